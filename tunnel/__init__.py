@@ -1,0 +1,1 @@
+"""tunneld: packet tunnels in user space. The names that applications and providers use."""

@@ -1,0 +1,121 @@
+"""The configuration of one tunnel as frozen values, and `load_config`, which reads either form.
+
+`wgquick` reads wg-quick's `.conf`, `tomlform` the `.toml` form; both build these values, so that
+nothing behind this module knows which file it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunnel.errors import ConfigError, Where
+from tunnel.secret import Secret
+from tunnel.settings import DNSSettings, InterfaceAddress, Network, Table
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """An endpoint as written: a name or an address (IPv6 without brackets), and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """One [Peer] section. `persistent_keepalive` is in seconds, 0 for off."""
+
+    public_key: bytes
+    preshared_key: Secret | None = None
+    endpoint: HostPort | None = None
+    allowed_ips: tuple[Network, ...] = ()
+    persistent_keepalive: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceConfig:
+    """The [Interface] section: wg's keys, then wg-quick's. Hooks are shell commands, in order."""
+
+    private_key: Secret | None = None
+    listen_port: int = 0
+    fwmark: int = 0
+    addresses: tuple[InterfaceAddress, ...] = ()
+    dns: DNSSettings = field(default_factory=DNSSettings)
+    mtu: int | None = None
+    table: Table | int = Table.AUTO
+    pre_up: tuple[str, ...] = ()
+    post_up: tuple[str, ...] = ()
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+    save_config: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BindingConfig:
+    """[binding] of the TOML form, and the words of --bind, --prohibit and --avoid, unresolved.
+
+    `bind` None means that no restriction was asked for; an empty tuple cannot occur.
+    """
+
+    bind: tuple[str, ...] | None = None
+    prohibit: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceOverride:
+    """[interfaces.NAME]: what the user knows better than the classifier."""
+
+    type: str | None = None
+    expensive: bool | None = None
+    constrained: bool | None = None
+    ultra_constrained: bool | None = None
+    dns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One tunnel's configuration. `warnings` are lines to show: things read but not acted on."""
+
+    source: Path | None = None
+    interface: InterfaceConfig = field(default_factory=InterfaceConfig)
+    peers: tuple[PeerConfig, ...] = ()
+    binding: BindingConfig = field(default_factory=BindingConfig)
+    interfaces: dict[str, InterfaceOverride] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file, choosing the form by its suffix.
+
+    Raises ConfigError, which names file, line, key and the mend.
+    """
+    from tunnel import tomlform, wgquick
+
+    readers = {".conf": wgquick.parse, ".toml": tomlform.parse}
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise ConfigError(
+            f"unknown kind of file {path.suffix!r}",
+            where=Where(path),
+            key=None,
+            mend="name it .conf (wg-quick's format) or .toml",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", where=Where(path), key=None, mend="check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"is not UTF-8 text (byte {error.start})",
+            where=Where(path),
+            key=None,
+            mend="save it as UTF-8",
+        ) from error
+    return reader(text, path)

@@ -1,0 +1,131 @@
+"""PacketTunnelProvider: what a tunnel implements, and the context that its session gives it.
+
+Lifecycle, in Apple's terms: the session makes the interface and calls `start_tunnel`; the
+provider applies its settings with `self.context.apply(TunnelSettings(...))`, moves packets, and
+reports `reasserting` when it has lost its far end. `stop_tunnel` is called once, always, after a
+start that began. `path_changed` is called after the outer sockets were moved.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from tunnel.bind import OuterSockets
+    from tunnel.config import Config, HostPort
+    from tunnel.flow import PacketFlow
+    from tunnel.policy.path import Path
+    from tunnel.settings import Address, TunnelSettings
+
+
+class StopReason(Enum):
+    """Why a tunnel stops (Apple's NEProviderStopReason, in our spelling)."""
+
+    NONE = "none"
+    USER_INITIATED = "user initiated"
+    PROVIDER_FAILED = "provider failed"
+    NO_NETWORK_AVAILABLE = "no network available"
+    UNRECOVERABLE_NETWORK_CHANGE = "unrecoverable network change"
+    PROVIDER_DISABLED = "provider disabled"
+    AUTHENTICATION_CANCELLED = "authentication cancelled"
+    CONFIGURATION_FAILED = "configuration failed"
+    IDLE_TIMEOUT = "idle timeout"
+    CONFIGURATION_DISABLED = "configuration disabled"
+    CONFIGURATION_REMOVED = "configuration removed"
+    SUPERSEDED = "superseded"
+    USER_LOGOUT = "user logout"
+    USER_SWITCH = "user switch"
+    CONNECTION_FAILED = "connection failed"
+    SLEEP = "sleep"
+    APP_UPDATE = "app update"
+    INTERNAL_ERROR = "internal error"
+
+
+class TunnelStatus(Enum):
+    """The states of a session that users see."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    REASSERTING = "reasserting"
+    DISCONNECTING = "disconnecting"
+    ERROR = "error"
+
+
+class ProviderContext(Protocol):
+    """What a session offers its provider. All calls are made on the session's event loop."""
+
+    interface: str
+    config: Config
+    workers: int
+
+    @property
+    def links(self) -> Sequence[int]:
+        """One TUN queue descriptor a worker, open until after `stop_tunnel`; the session's."""
+
+    @property
+    def link_flags(self) -> int:
+        """TC_LINK_* flags of the queues, for `Engine.attach_link` and `PacketFlow`."""
+
+    @property
+    def packet_flow(self) -> PacketFlow:
+        """Batches of packets on the first queue, for providers that handle packets in Python."""
+
+    @property
+    def outer(self) -> OuterSockets:
+        """The marked and bound UDP sockets of the present path; empty when there is none."""
+
+    @property
+    def path(self) -> Path:
+        """The path of this moment."""
+
+    async def apply(self, settings: TunnelSettings) -> None:
+        """Make the machine agree with these settings: addresses, MTU, routes. Idempotent."""
+
+    async def resolve(self, endpoint: HostPort) -> list[Address]:
+        """Resolve a name over the permitted interface only, in order of preference.
+
+        Raises TunnelError, which names the host and the interface.
+        """
+
+    def status_changed(self, status: TunnelStatus, reason: str = "") -> None:
+        """Report connecting, connected or reasserting; repeated reports are merged."""
+
+    def cancel(self, error: BaseException) -> None:
+        """Stop the tunnel because of an error that the provider cannot mend."""
+
+
+class PacketTunnelProvider(ABC):
+    """Base of all providers. Subclass it, implement `start_tunnel`, and override what you need."""
+
+    context: ProviderContext
+
+    @property
+    def packet_flow(self) -> PacketFlow:
+        """The packets of the tunnel interface."""
+        return self.context.packet_flow
+
+    @abstractmethod
+    async def start_tunnel(self, options: Mapping[str, Any]) -> None:
+        """Bring the tunnel up; return once packets can flow or are being staged."""
+
+    async def stop_tunnel(self, reason: StopReason) -> None:  # noqa: B027
+        """Release everything. Called exactly once for each start that began."""
+
+    async def path_changed(self, path: Path) -> None:  # noqa: B027
+        """Learn that the path changed. The outer sockets have been moved already."""
+
+    async def handle_app_message(self, message: bytes) -> bytes | None:
+        """Answer a message of the embedding application or of tunnelctl."""
+        return None
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Return the `peers` list of `tunnelctl status --json` (contract.md)."""
+        return []
+
+    def counters(self) -> dict[str, int]:
+        """Return counters by reason for `tunnelctl stats`."""
+        return {}
