@@ -11,7 +11,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from tunnel.errors import TunnelError
 
 if TYPE_CHECKING:
     from tunnel.bind import OuterSockets
@@ -82,6 +84,10 @@ class ProviderContext(Protocol):
     def path(self) -> Path:
         """The path of this moment."""
 
+    @property
+    def mtu(self) -> int:
+        """The MTU of the tunnel interface at this moment, for `Engine.attach_link`."""
+
     async def apply(self, settings: TunnelSettings) -> None:
         """Make the machine agree with these settings: addresses, MTU, routes. Idempotent."""
 
@@ -103,6 +109,9 @@ class PacketTunnelProvider(ABC):
 
     context: ProviderContext
 
+    #: Whether tunneld makes and keeps a private key for a tunnel that has no configuration.
+    uses_private_key: ClassVar[bool] = False
+
     @property
     def packet_flow(self) -> PacketFlow:
         """The packets of the tunnel interface."""
@@ -117,6 +126,17 @@ class PacketTunnelProvider(ABC):
 
     async def path_changed(self, path: Path) -> None:  # noqa: B027
         """Learn that the path changed. The outer sockets have been moved already."""
+
+    def mtu_changed(self, mtu: int) -> None:  # noqa: B027
+        """Learn that the tunnel interface's MTU is another one; `context.mtu` has it too."""
+
+    async def reload(self, config: Config) -> None:
+        """Go over to a new configuration without dropping what did not change.
+
+        All or nothing: an error raised here means that the old one is still in force. The
+        session replaces `context.config` once this returned.
+        """
+        raise TunnelError("this provider cannot reload its configuration; stop and start it again")
 
     async def handle_app_message(self, message: bytes) -> bytes | None:
         """Answer a message of the embedding application or of tunnelctl."""
