@@ -1,1 +1,156 @@
-"""tunneld: packet tunnels in user space. The names that applications and providers use."""
+"""tunneld: packet tunnels in user space. The names that applications and providers use.
+
+    from tunnel import PacketTunnelProvider, TunnelSession
+
+Names are loaded when they are first used, so that `import tunnel` costs next to nothing and a
+program pays only for what it needs. The imports below are for type checkers, the table is what
+happens; tests/test_exports.py holds the two together.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunnel.bind import (
+        OuterSockets as OuterSockets,
+    )
+    from tunnel.config import (
+        BindingConfig as BindingConfig,
+        Config as Config,
+        HostPort as HostPort,
+        InterfaceConfig as InterfaceConfig,
+        InterfaceOverride as InterfaceOverride,
+        PeerConfig as PeerConfig,
+        load_config as load_config,
+    )
+    from tunnel.daemon.session import (
+        TunnelSession as TunnelSession,
+    )
+    from tunnel.engine import (
+        Endpoint as Endpoint,
+        Engine as Engine,
+        Event as Event,
+        EventKind as EventKind,
+        ParsedPacket as ParsedPacket,
+        PeerInfo as PeerInfo,
+        hchacha20 as hchacha20,
+        open_ as open_,
+        parse as parse,
+        seal as seal,
+        wipe as wipe,
+    )
+    from tunnel.errors import (
+        ConfigError as ConfigError,
+        MissingFacilityError as MissingFacilityError,
+        PrivilegeError as PrivilegeError,
+        TunnelError as TunnelError,
+        UsageError as UsageError,
+        Where as Where,
+    )
+    from tunnel.flow import (
+        PacketFlow as PacketFlow,
+    )
+    from tunnel.policy.binding import (
+        BindingPolicy as BindingPolicy,
+    )
+    from tunnel.policy.interface import (
+        Classification as Classification,
+        Confidence as Confidence,
+        Interface as Interface,
+        InterfaceType as InterfaceType,
+    )
+    from tunnel.policy.monitor import (
+        PathChange as PathChange,
+        PathMonitor as PathMonitor,
+    )
+    from tunnel.policy.path import (
+        Path as Path,
+        PathStatus as PathStatus,
+    )
+    from tunnel.provider import (
+        PacketTunnelProvider as PacketTunnelProvider,
+        ProviderContext as ProviderContext,
+        StopReason as StopReason,
+        TunnelStatus as TunnelStatus,
+    )
+    from tunnel.secret import (
+        KEY_BYTES as KEY_BYTES,
+        Secret as Secret,
+    )
+    from tunnel.settings import (
+        Address as Address,
+        DNSSettings as DNSSettings,
+        InterfaceAddress as InterfaceAddress,
+        Network as Network,
+        Table as Table,
+        TunnelSettings as TunnelSettings,
+    )
+
+_HOMES = {
+    "tunnel.bind": ("OuterSockets",),
+    "tunnel.config": (
+        "BindingConfig",
+        "Config",
+        "HostPort",
+        "InterfaceConfig",
+        "InterfaceOverride",
+        "PeerConfig",
+        "load_config",
+    ),
+    "tunnel.daemon.session": ("TunnelSession",),
+    "tunnel.engine": (
+        "Endpoint",
+        "Engine",
+        "Event",
+        "EventKind",
+        "ParsedPacket",
+        "PeerInfo",
+        "hchacha20",
+        "open_",
+        "parse",
+        "seal",
+        "wipe",
+    ),
+    "tunnel.errors": (
+        "ConfigError",
+        "MissingFacilityError",
+        "PrivilegeError",
+        "TunnelError",
+        "UsageError",
+        "Where",
+    ),
+    "tunnel.flow": ("PacketFlow",),
+    "tunnel.policy.binding": ("BindingPolicy",),
+    "tunnel.policy.interface": ("Classification", "Confidence", "Interface", "InterfaceType"),
+    "tunnel.policy.monitor": ("PathChange", "PathMonitor"),
+    "tunnel.policy.path": ("Path", "PathStatus"),
+    "tunnel.provider": ("PacketTunnelProvider", "ProviderContext", "StopReason", "TunnelStatus"),
+    "tunnel.secret": ("KEY_BYTES", "Secret"),
+    "tunnel.settings": (
+        "Address",
+        "DNSSettings",
+        "InterfaceAddress",
+        "Network",
+        "Table",
+        "TunnelSettings",
+    ),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, and keep it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'tunnel' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Show the public names though they are not loaded yet."""
+    return sorted({*globals(), *__all__})
