@@ -6,7 +6,7 @@ nothing behind this module knows which file it was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tunnel.errors import ConfigError, Where
@@ -89,10 +89,12 @@ class Config:
     warnings: tuple[str, ...] = ()
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, *, need_key: bool = False) -> Config:
     """Read a configuration file, choosing the form by its suffix.
 
-    Raises ConfigError, which names file, line, key and the mend.
+    `need_key` makes a missing private key an error, for who has none to put in its place. A file
+    that holds keys and that others may read gets wg-quick's warning. Raises ConfigError, which
+    names file, line, key and the mend.
     """
     from tunnel import tomlform, wgquick
 
@@ -112,10 +114,44 @@ def load_config(path: Path) -> Config:
             f"cannot be read: {error.strerror}", where=Where(path), key=None, mend="check the path"
         ) from error
     except UnicodeDecodeError as error:
+        # The cause would carry the whole file, keys and all, into a traceback.
         raise ConfigError(
             f"is not UTF-8 text (byte {error.start})",
             where=Where(path),
             key=None,
             mend="save it as UTF-8",
-        ) from error
-    return reader(text, path)
+        ) from None
+    config = reader(text, path)
+    if need_key:
+        require_private_key(config)
+    if _holds_secrets(config) and _world_accessible(path):
+        warning = f"{path}: holds keys and is open to every user; chmod 600 it"
+        config = replace(config, warnings=(warning, *config.warnings))
+    return config
+
+
+def require_private_key(config: Config) -> Secret:
+    """Return the private key. Raises ConfigError where the configuration has none."""
+    if config.interface.private_key is not None:
+        return config.interface.private_key
+    toml = config.source is not None and config.source.suffix == ".toml"
+    raise ConfigError(
+        "is missing",
+        where=Where(config.source) if config.source else None,
+        key="private_key" if toml else "PrivateKey",
+        mend="add it to the interface section; `wg genkey` makes one",
+    )
+
+
+def _holds_secrets(config: Config) -> bool:
+    secrets = (config.interface.private_key, *(peer.preshared_key for peer in config.peers))
+    return any(secret is not None for secret in secrets)
+
+
+def _world_accessible(path: Path) -> bool:
+    """Tell what wg-quick asks: whether others may reach the folder and the file."""
+    try:
+        file = path.resolve()
+        return bool(file.stat().st_mode & file.parent.stat().st_mode & 0o007)
+    except OSError:
+        return False  # it was read a moment ago: whoever moved it sees to its mode

@@ -1,18 +1,29 @@
-"""Key material that is never shown and is wiped when its owner is done with it."""
+"""Key material that is never shown and is wiped when its owner is done with it.
+
+`Secret` holds one key. `redact` is the second line of defence: it hides whatever looks like a key
+in text that a person wrote (a value in the wrong place, a hook's command or output) before that
+text reaches an error, a report or the log.
+"""
 
 from __future__ import annotations
 
 import base64
 import hmac
+import re
 from typing import Final
 
 KEY_BYTES: Final = 32
+
+# A key is 43 characters of base64 and '=', or 64 of hex. Somewhat shorter runs are hidden too, for
+# a key with a typing mistake in it; much shorter ones would hide plain paths.
+_KEY_LIKE: Final = re.compile(r"[A-Za-z0-9+/]{32,}=*")
 
 
 class Secret:
     """32 secret bytes in a bytearray. repr and str hide them; `wipe` zeroes them.
 
-    Comparison is constant-time. `reveal` gives the live buffer, not a copy: do not keep it.
+    Comparison is constant-time. `reveal` gives the live buffer, not a copy: do not keep it, it is
+    zeroed together with the Secret, at the latest when that is collected.
     """
 
     __slots__ = ("_data",)
@@ -34,9 +45,20 @@ class Secret:
         """Return wg's text form; for key files and `wg showconf` only."""
         return base64.b64encode(self._data).decode("ascii")
 
+    def clamp(self) -> bool:
+        """Make a Curve25519 private key of the bytes (RFC 7748, section 5); True if it changed."""
+        first, last = self._data[0], self._data[31]
+        self._data[0] = first & 0b1111_1000
+        self._data[31] = last & 0b0111_1111 | 0b0100_0000
+        return (self._data[0], self._data[31]) != (first, last)
+
     def wipe(self) -> None:
         """Zero the bytes; the object stays usable as an all-zero key."""
         self._data[:] = bytes(len(self._data))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_data"):  # not where the constructor refused
+            self.wipe()
 
     def __bool__(self) -> bool:
         return any(self._data)
@@ -51,3 +73,8 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a Secret is not pickled")
+
+
+def redact(text: str) -> str:
+    """Return the text with everything that looks like a key replaced by '(hidden)'."""
+    return _KEY_LIKE.sub("(hidden)", text)
