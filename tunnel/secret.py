@@ -19,11 +19,18 @@ KEY_BYTES: Final = 32
 _KEY_LIKE: Final = re.compile(r"[A-Za-z0-9+/]{32,}=*")
 
 
+class _Wiped(bytearray):
+    """A buffer that is zeroed when nobody holds it any more, on whatever way out that was."""
+
+    def __del__(self) -> None:
+        self[:] = bytes(len(self))
+
+
 class Secret:
     """32 secret bytes in a bytearray. repr and str hide them; `wipe` zeroes them.
 
-    Comparison is constant-time. `reveal` gives the live buffer, not a copy: do not keep it, it is
-    zeroed together with the Secret, at the latest when that is collected.
+    Comparison is constant-time. `reveal` gives the live buffer, not a copy: do not keep it. What
+    nobody has wiped is zeroed when it is collected.
     """
 
     __slots__ = ("_data",)
@@ -31,7 +38,7 @@ class Secret:
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         if len(data) != KEY_BYTES:
             raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(data)}")
-        self._data = bytearray(data)
+        self._data = _Wiped(data)
 
     def reveal(self) -> bytearray:
         """Return the live buffer."""
@@ -55,10 +62,6 @@ class Secret:
     def wipe(self) -> None:
         """Zero the bytes; the object stays usable as an all-zero key."""
         self._data[:] = bytes(len(self._data))
-
-    def __del__(self) -> None:
-        if hasattr(self, "_data"):  # not where the constructor refused
-            self.wipe()
 
     def __bool__(self) -> bool:
         return any(self._data)

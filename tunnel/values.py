@@ -16,6 +16,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import Final
 
 from tunnel.config import HostPort
@@ -156,31 +157,33 @@ def address(text: str) -> Address:
         ) from None
 
 
-def interface_address(text: str) -> InterfaceAddress:
-    """Return ADDRESS/PREFIX, host bits kept; a bare address is /32 or /128."""
+def _prefix(text: str) -> tuple[Address, int]:
     bare, slash, prefix = text.partition("/")
     try:
         ip = address(bare)
         if "%" in bare:
             raise BadValue("", "")
-        bits = number(prefix, 0, ip.max_prefixlen) if slash else ip.max_prefixlen
+        return ip, number(prefix, 0, ip.max_prefixlen) if slash else ip.max_prefixlen
     except BadValue:
         longest = 128 if ":" in bare else 32
         raise BadValue(
             f"{quoted(text)} is not a network",
             f"write ADDRESS/PREFIX with a prefix from 0 to {longest}, or an address alone",
         ) from None
-    return ipaddress.ip_interface((int(ip), bits)) if ip.version == 4 else _interface6(ip, bits)
 
 
-def _interface6(ip: Address, bits: int) -> InterfaceAddress:
-    # A number below 2**32 would be taken for IPv4 by ip_interface.
-    return ipaddress.IPv6Interface((int(ip), bits))
+def interface_address(text: str) -> InterfaceAddress:
+    """Return ADDRESS/PREFIX, host bits kept; a bare address is /32 or /128."""
+    ip, bits = _prefix(text)
+    return IPv4Interface((ip, bits)) if isinstance(ip, IPv4Address) else IPv6Interface((ip, bits))
 
 
 def network(text: str) -> Network:
     """Return ADDRESS/PREFIX as a network, host bits cleared; a bare address is one of its own."""
-    return interface_address(text).network
+    ip, bits = _prefix(text)
+    if isinstance(ip, IPv4Address):
+        return IPv4Network((ip, bits), strict=False)
+    return IPv6Network((ip, bits), strict=False)
 
 
 def endpoint(text: str) -> HostPort:
