@@ -1,0 +1,66 @@
+"""Every number that tunneld puts into the kernel's routing, on one page.
+
+Each running tunnel owns one slot (see slot.py). A slot stands for a range of table ids and one
+preference in each rule band, so that tunnels do not touch each other's routes and what a crashed
+one left can be told from what a living one needs.
+
+Bands of rule preferences, lowest first. All interface rules of all tunnels come before the first
+default route of any, or the replies to one tunnel's outer packets would be judged (rp_filter) by
+the default route of another.
+
+    rule_base + 0*SLOTS + slot    oif IF lookup T(IF)
+    rule_base + 1*SLOTS + slot    from ADDR lookup T(IF)
+    rule_base + 2*SLOTS + slot    lookup main suppress_prefixlength 0
+    rule_base + 3*SLOTS + slot    not fwmark M lookup T(tunnel)
+
+A rule added without a preference lands just above the lowest that is there: that is what wg-quick
+does, and the reason for `Numbers.rule_base` being far from zero (room for 7,000 of them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SLOTS = 16
+TABLES_PER_SLOT = 64
+BANDS = 4
+
+PROTOCOL = 0x74
+"""Written into each route (RTA_PROTOCOL) and rule (FRA_PROTOCOL) of ours; free in rt_protos."""
+
+TABLE_MAIN = 254
+METRIC_IPV6 = 1024
+"""What the kernel makes of an IPv6 route without a metric."""
+
+OUTER_OVERHEAD = 80
+"""IPv6 header 40, UDP 8, WireGuard 32: what an outer packet adds (contract.md)."""
+TUN_MTU_MIN = 1280
+TUN_MTU_MAX = 1420
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The numbers that may be overridden: first table id, first preference, first mark."""
+
+    table_base: int = 74_000
+    rule_base: int = 7_400
+    mark_base: int = 0x7400
+
+    def interface_table(self, slot: int, position: int) -> int:
+        """Return the table of the slot's n-th interface; 0 is the tunnel's own table."""
+        if not 0 <= position < TABLES_PER_SLOT:
+            raise ValueError(f"a tunnel has {TABLES_PER_SLOT - 1} interface tables at most")
+        return self.table_base + slot * TABLES_PER_SLOT + position
+
+    def tunnel_table(self, slot: int) -> int:
+        """Return the table that holds the tunnel's own default routes."""
+        return self.interface_table(slot, 0)
+
+    def tables(self, slot: int) -> range:
+        """Return all table ids of a slot."""
+        first = self.tunnel_table(slot)
+        return range(first, first + TABLES_PER_SLOT)
+
+    def mark(self, slot: int) -> int:
+        """Return the mark of a tunnel that needs one and was given none."""
+        return self.mark_base + slot
