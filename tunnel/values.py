@@ -175,15 +175,15 @@ def _prefix(text: str) -> tuple[Address, int]:
 def interface_address(text: str) -> InterfaceAddress:
     """Return ADDRESS/PREFIX, host bits kept; a bare address is /32 or /128."""
     ip, bits = _prefix(text)
-    return IPv4Interface((ip, bits)) if isinstance(ip, IPv4Address) else IPv6Interface((ip, bits))
+    return IPv4Interface((int(ip), bits)) if isinstance(ip, IPv4Address) else IPv6Interface((int(ip), bits))
 
 
 def network(text: str) -> Network:
     """Return ADDRESS/PREFIX as a network, host bits cleared; a bare address is one of its own."""
     ip, bits = _prefix(text)
     if isinstance(ip, IPv4Address):
-        return IPv4Network((ip, bits), strict=False)
-    return IPv6Network((ip, bits), strict=False)
+        return IPv4Network((int(ip), bits), strict=False)
+    return IPv6Network((int(ip), bits), strict=False)
 
 
 def endpoint(text: str) -> HostPort:
