@@ -163,6 +163,9 @@ int tc_peer_flush(tc_engine *engine, uint32_t peer);
 int tc_peer_drop_staged(tc_engine *engine, uint32_t peer);
 /* Asks for TC_EVENT_ACTIVE at the peer's next packet, sent or received. */
 int tc_peer_idle(tc_engine *engine, uint32_t peer);
+/* Accounts for an authenticated handshake message of `bytes` that came from the peer: the engine
+ * cannot know which messages were good. */
+int tc_peer_touch(tc_engine *engine, uint32_t peer, uint32_t bytes);
 /* Sends one handshake message; ds is the outer DS byte. By the peer's endpoint, or to an address. */
 int tc_peer_send(tc_engine *engine, uint32_t peer, const uint8_t *data, uint32_t length, uint8_t ds);
 int tc_send(tc_engine *engine, const tc_endpoint *to, const uint8_t *data, uint32_t length,
@@ -177,13 +180,16 @@ int tc_allowed_clear(tc_engine *engine, uint32_t peer);
 int64_t tc_allowed_find(tc_engine *engine, int family, const uint8_t *address);
 
 /* ---- batches of packets for Python (PacketFlow) ---- */
-/* Reads until the link has no more, the buffer (at least 65,600 bytes free a read) or spans are
- * full. Without units, super-segments are cut into packets with complete checksums. Answers the
- * number of spans, -EAGAIN for none. */
+/* Reads until the link has no more, or the buffer or the spans might not hold another read: that
+ * is 65,600 bytes and a span with units; without, super-segments are cut into packets with complete
+ * checksums, which takes up to 131,200 bytes and 1,024 spans. Answers the number of spans, -EAGAIN
+ * for none, -EPIPE at the end of a socket. */
 int tc_flow_read(int fd, uint32_t link_flags, int units, uint8_t *buffer, uint32_t size,
                  tc_span *spans, uint32_t count);
 /* Writes spans in order; answers how many were taken, -EAGAIN for none. Malformed packets are
- * skipped, and counted in *refused. */
+ * skipped, and counted in *refused. Packets of one flow that follow each other are coalesced where
+ * the link has TC_LINK_VNET_HDR. A span with a segment size or TC_SPAN_NEEDS_CHECKSUM is TCP or UDP
+ * and gets its checksums here. */
 int tc_flow_write(int fd, uint32_t link_flags, const uint8_t *buffer, uint32_t size,
                   const tc_span *spans, uint32_t count, uint32_t *refused);
 

@@ -1,0 +1,279 @@
+/* The worker's loop, and attaching descriptors to it. */
+#include "worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+/* What an epoll event is about. The descriptor itself is looked up under the lock. */
+enum { SLOT_WAKE = 0, SLOT_LINK = 1, SLOT_OUTER = 2 /* + 2 * path + (IPv6 ? 1 : 0) */ };
+enum { SLOTS = SLOT_OUTER + 2 * TC_MAX_PATHS };
+
+/* A batch of the link ends at this many bytes or packets: enough to fill the calls below, little
+ * enough to stay in the caches and to let the other direction in. */
+enum { BATCH_BYTES = 64 * 1024, BATCH_PACKETS = 64 };
+
+static int watch(tc_worker *worker, int fd, uint32_t slot) {
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = slot};
+    return epoll_ctl(worker->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
+    worker->engine = engine;
+    worker->index = index;
+    worker->link.fd = -1;
+    for (int path = 0; path < TC_MAX_PATHS; path++)
+        worker->outers[path] = (tc_outer){-1, -1};
+    worker->epoll = epoll_create1(EPOLL_CLOEXEC);
+    worker->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (worker->epoll < 0 || worker->wake < 0)
+        return -errno;
+    worker->input = aligned_alloc(64, (TC_LINK_READ_BYTES + 63) & ~63u);
+    if (!worker->input)
+        return -ENOMEM;
+    int error = watch(worker, worker->wake, SLOT_WAKE);
+    if (!error)
+        error = tc_sender_init(&worker->sender, engine, worker->outers, &worker->counters);
+    if (!error)
+        error = tc_receiver_init(&worker->receiver, engine, &worker->link, &worker->counters);
+    return error;
+}
+
+void tc_worker_free(tc_worker *worker) {
+    if (!worker->engine)
+        return; /* never initialised */
+    tc_sender_free(&worker->sender);
+    tc_receiver_free(&worker->receiver);
+    if (worker->input)
+        tc_wipe(worker->input, TC_LINK_READ_BYTES);
+    free(worker->input);
+    if (worker->epoll >= 0)
+        close(worker->epoll);
+    if (worker->wake >= 0)
+        close(worker->wake);
+}
+
+/* ---- the loop ---- */
+
+static void answer_unreachable(tc_worker *worker, const tc_unit *unit) {
+    uint8_t error[TC_ICMP_BYTES];
+    uint32_t length = 0;
+    if (tc_icmp_permit(&worker->icmp, worker->sender.batch.now))
+        length = tc_icmp_unreachable(unit->packet, unit->length, error);
+    bool sent = length && tc_link_write(&worker->link, NULL, error, length) == 0;
+    tc_count(&worker->counters, sent ? TC_COUNT_TX_ICMP : TC_COUNT_TX_ICMP_SUPPRESSED, 1);
+}
+
+/* Reads the link until it is empty or the batch is full. Answers the errno of a dead link. */
+static int serve_link(tc_worker *worker) {
+    tc_sender *sender = &worker->sender;
+    int dead = 0;
+    uint32_t reads = 0;
+    while (reads < BATCH_PACKETS && sender->used < BATCH_BYTES && sender->count < BATCH_PACKETS) {
+        tc_unit unit;
+        int error = tc_link_read(&worker->link, worker->input, &unit);
+        if (error == -EBADMSG) {
+            tc_count(&worker->counters, TC_COUNT_TX_MALFORMED, 1);
+            reads++;
+        } else if (error) {
+            dead = tc_link_is_dead(error) ? -error : 0;
+            break;
+        } else {
+            tc_count(&worker->counters, TC_COUNT_TX_UNITS, 1);
+            reads++;
+            if (!tc_sender_unit(sender, &unit))
+                answer_unreachable(worker, &unit);
+        }
+    }
+    tc_sender_flush(sender);
+    return dead;
+}
+
+static void serve_outer(tc_worker *worker, uint32_t slot) {
+    uint32_t path = (slot - SLOT_OUTER) / 2;
+    const tc_outer *outer = &worker->outers[path];
+    int fd = (slot - SLOT_OUTER) % 2 ? outer->fd6 : outer->fd4;
+    if (fd >= 0)
+        tc_receiver_batch(&worker->receiver, fd, (uint8_t)path);
+}
+
+/* Sessions that their first packet confirmed. Rare: once a handshake. */
+static void settle(tc_worker *worker) {
+    tc_engine *engine = worker->engine;
+    tc_receiver *receiver = &worker->receiver;
+    for (uint32_t i = 0; i < receiver->confirms; i++) {
+        tc_session *session = tc_index_find(&engine->sessions, receiver->confirmed[i]);
+        if (!session || session->peer->next != session)
+            continue; /* another worker was first, or Python took it back */
+        tc_peer_confirm(engine, session->peer);
+        tc_sender_staged(&worker->sender, session->peer, false);
+    }
+    receiver->confirms = 0;
+}
+
+static void *run(void *argument) {
+    tc_worker *worker = argument;
+    tc_engine *engine = worker->engine;
+    struct epoll_event ready[SLOTS];
+    while (atomic_load(&engine->running)) {
+        int count = epoll_wait(worker->epoll, ready, SLOTS, -1);
+        if (count <= 0)
+            continue;
+        int dead = 0;
+        tc_lock_shared(engine);
+        uint64_t now = tc_engine_now(engine);
+        worker->sender.batch.now = now;
+        worker->receiver.now = now;
+        for (int i = 0; i < count; i++) {
+            uint32_t slot = ready[i].data.u32;
+            if (slot >= SLOT_OUTER)
+                serve_outer(worker, slot);
+            else if (slot == SLOT_LINK && worker->link.fd >= 0)
+                dead = serve_link(worker);
+        }
+        int fd = worker->link.fd;
+        if (!dead)
+            dead = worker->receiver.coalescer.dead;
+        tc_unlock(engine);
+        if (!dead && !worker->receiver.confirms)
+            continue;
+        tc_lock_exclusive(engine);
+        settle(worker);
+        worker->receiver.coalescer.dead = 0;
+        if (dead && fd >= 0 && worker->link.fd == fd) {
+            tc_worker_drop_link(worker);
+            tc_events_link(&engine->events, worker->index, dead);
+        }
+        tc_unlock(engine);
+    }
+    return NULL;
+}
+
+int tc_worker_start(tc_worker *worker) {
+    /* Signals belong to Python's threads. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int error = pthread_create(&worker->thread, NULL, run, worker);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error)
+        return -error;
+    char name[16];
+    snprintf(name, sizeof name, "tunnel-%u", worker->index);
+    pthread_setname_np(worker->thread, name);
+    return 0;
+}
+
+void tc_worker_join(tc_worker *worker) {
+    uint64_t one = 1;
+    (void)!write(worker->wake, &one, sizeof one);
+    pthread_join(worker->thread, NULL);
+    (void)!read(worker->wake, &one, sizeof one);
+}
+
+/* ---- descriptors ---- */
+
+static int set_nonblocking(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+static void unwatch(tc_worker *worker, int fd) {
+    if (fd >= 0)
+        (void)epoll_ctl(worker->epoll, EPOLL_CTL_DEL, fd, NULL);
+}
+
+void tc_worker_drop_link(tc_worker *worker) {
+    unwatch(worker, worker->link.fd);
+    worker->link = (tc_link){.fd = -1};
+}
+
+void tc_worker_drop_outer(tc_worker *worker, uint32_t path) {
+    unwatch(worker, worker->outers[path].fd4);
+    unwatch(worker, worker->outers[path].fd6);
+    worker->outers[path] = (tc_outer){-1, -1};
+}
+
+int tc_link_attach(tc_engine *engine, uint32_t index, int fd, uint32_t flags, uint32_t mtu) {
+    if (index >= engine->options.workers || fd < 0 || mtu < 68 || mtu > TC_UNIT_MAX)
+        return -EINVAL;
+    int error = set_nonblocking(fd);
+    if (error)
+        return error;
+    tc_lock_exclusive(engine);
+    tc_worker *worker = &engine->workers[index];
+    tc_worker_drop_link(worker);
+    error = watch(worker, fd, SLOT_LINK);
+    if (!error) {
+        worker->link = (tc_link){.fd = fd, .flags = flags};
+        engine->mtu = mtu;
+    }
+    tc_unlock(engine);
+    return error;
+}
+
+int tc_link_detach(tc_engine *engine, uint32_t index) {
+    if (index >= engine->options.workers)
+        return -EINVAL;
+    tc_lock_exclusive(engine);
+    tc_worker_drop_link(&engine->workers[index]);
+    tc_unlock(engine);
+    return 0;
+}
+
+int tc_link_mtu(tc_engine *engine, uint32_t mtu) {
+    if (mtu < 68 || mtu > TC_UNIT_MAX)
+        return -EINVAL;
+    tc_lock_exclusive(engine);
+    engine->mtu = mtu;
+    tc_unlock(engine);
+    return 0;
+}
+
+int tc_outer_attach(tc_engine *engine, uint32_t index, uint32_t path, int fd4, int fd6) {
+    if (index >= engine->options.workers || path >= TC_MAX_PATHS)
+        return -EINVAL;
+    int fds[2] = {fd4, fd6}, error = 0;
+    tc_lock_exclusive(engine);
+    tc_worker *worker = &engine->workers[index];
+    tc_worker_drop_outer(worker, path);
+    for (uint32_t i = 0; i < 2 && !error; i++) {
+        if (fds[i] < 0)
+            continue;
+        /* Kernels without it give datagrams one by one, which works as well. */
+        int gro = !(engine->options.flags & TC_NO_UDP_GRO);
+        (void)setsockopt(fds[i], IPPROTO_UDP, UDP_GRO, &gro, sizeof gro);
+        error = set_nonblocking(fds[i]);
+        if (!error)
+            error = watch(worker, fds[i], SLOT_OUTER + 2 * path + i);
+    }
+    if (error) {
+        unwatch(worker, fd4);
+        unwatch(worker, fd6);
+    } else {
+        worker->outers[path] = (tc_outer){fd4, fd6};
+    }
+    tc_unlock(engine);
+    return error;
+}
+
+int tc_outer_detach(tc_engine *engine, uint32_t path) {
+    if (path >= TC_MAX_PATHS)
+        return -EINVAL;
+    tc_lock_exclusive(engine);
+    for (uint32_t i = 0; i < engine->options.workers; i++)
+        tc_worker_drop_outer(&engine->workers[i], path);
+    tc_unlock(engine);
+    return 0;
+}

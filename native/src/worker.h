@@ -1,0 +1,43 @@
+/* Workers: threads that run to completion. Each owns one link and a pair of UDP sockets for each
+ * path, waits for any of them, and does everything to a batch before it waits again. */
+#ifndef TC_WORKER_H
+#define TC_WORKER_H
+
+#include <pthread.h>
+
+#include "core.h"
+#include "counters.h"
+#include "icmp.h"
+#include "link.h"
+#include "outer.h"
+#include "receive.h"
+#include "send.h"
+
+struct tc_engine;
+
+typedef struct tc_worker {
+    struct tc_engine *engine;
+    uint32_t index;
+    pthread_t thread;
+    int epoll;
+    int wake; /* eventfd */
+    /* Descriptors change under the exclusive lock. */
+    tc_link link;
+    tc_outer outers[TC_MAX_PATHS];
+    tc_counters counters;
+    tc_icmp_limit icmp;
+    tc_sender sender;
+    tc_receiver receiver;
+    uint8_t *input; /* TC_LINK_READ_BYTES */
+} tc_worker;
+
+int tc_worker_init(tc_worker *worker, struct tc_engine *engine, uint32_t index);
+void tc_worker_free(tc_worker *worker);
+int tc_worker_start(tc_worker *worker);
+/* After engine.running was cleared. */
+void tc_worker_join(tc_worker *worker);
+/* Under the exclusive lock. */
+void tc_worker_drop_link(tc_worker *worker);
+void tc_worker_drop_outer(tc_worker *worker, uint32_t path);
+
+#endif
