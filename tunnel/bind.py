@@ -7,7 +7,8 @@ be bound could send elsewhere. Where that fails nothing stays open.
 
 Several workers share a port by SO_REUSEPORT. That option would also let us join a port that another
 program of the same user has, so the first socket is bound without it, which proves that nobody has
-the port; the option is set for the rest to join, and taken away again so that nobody else can.
+the port; only then is it set, for the rest to join. (Taking it away again afterwards would keep
+later programs out too, but the kernel then stops spreading packets over the sockets.)
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class OuterSockets:
     `port`, `mark` and `interface` are what is in force, or was when it was last open. Errors:
     OSError EADDRINUSE when another program has the port; MissingFacilityError, which names the
     interface, when that is gone; PrivilegeError when the kernel refuses mark or device.
+
+    An engine may still use descriptors that are not wanted any more. So whatever replaces or gives
+    up sockets while a tunnel runs withdraws them: they are no longer in `pairs`, and are closed by
+    `release`, which is called once the engine has let go of them.
     """
 
     def __init__(self, workers: int = 1) -> None:
@@ -48,7 +53,8 @@ class OuterSockets:
         self.port = 0
         self.mark = 0
         self.interface: str | None = None
-        self._sockets: list[tuple[socket.socket | None, socket.socket | None]] = []
+        self._sockets: Pairs = []
+        self._withdrawn: Pairs = []
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -60,7 +66,7 @@ class OuterSockets:
 
     def open(self, *, port: int = 0, mark: int = 0, interface: str | None = None) -> None:
         """Open all sockets; port 0 draws one that is free in both families."""
-        self.close()
+        self.withdraw()
         with _explained(interface):
             self._sockets = _open_all(self.workers, port, mark, interface)
         self.port = self._sockets_port()
@@ -69,15 +75,27 @@ class OuterSockets:
 
     def close(self) -> None:
         """Close all sockets; safe to call again. Detach them from the engine first."""
-        for one in self._all():
-            one.close()
+        self.withdraw()
+        self.release()
+
+    def withdraw(self) -> None:
+        """Give up the sockets, if there are any; `release` closes them."""
+        self._withdrawn += self._sockets
         self._sockets = []
+
+    def release(self) -> None:
+        """Close what was withdrawn; safe to call again."""
+        for pair in self._withdrawn:
+            for one in pair:
+                if one is not None:
+                    one.close()
+        self._withdrawn = []
 
     def rebind(self, interface: str | None) -> None:
         """Bind the open sockets to an interface, again when it is the same one.
 
         A link that was made again under its name is another device: sends answer ENODEV until the
-        option is set once more. Closes everything when it fails.
+        option is set once more. Withdraws everything when it fails.
         """
         self.interface = interface
         try:
@@ -85,7 +103,7 @@ class OuterSockets:
                 for one in self._all():
                     _bind_to_device(one, interface)
         except BaseException:
-            self.close()
+            self.withdraw()
             raise
 
     def set_port(self, port: int) -> None:
@@ -97,19 +115,19 @@ class OuterSockets:
             return
         with _explained(self.interface):
             fresh = _open_all(self.workers, port, self.mark, self.interface)
-        self.close()
+        self.withdraw()
         self._sockets = fresh
         self.port = self._sockets_port()
 
     def set_mark(self, mark: int) -> None:
-        """Change the mark of the open sockets; 0 removes it."""
+        """Change the mark of the open sockets; 0 removes it. Withdraws everything when it fails."""
         self.mark = mark
         try:
             with _explained(self.interface):
                 for one in self._all():
                     one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         except BaseException:
-            self.close()
+            self.withdraw()
             raise
 
     def _all(self) -> Iterator[socket.socket]:
@@ -153,9 +171,6 @@ def _open_once(workers: int, port: int, mark: int, interface: str | None) -> Pai
                 other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 other.bind(("", port))
                 shared.append(other)
-            if workers > 1:
-                for one in shared:
-                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
             by_family[family] = shared
     except BaseException:
         for one in opened:
