@@ -13,9 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunnel.bind import (
-        OuterSockets as OuterSockets,
-    )
+    from tunnel.bind import OuterSockets as OuterSockets
     from tunnel.config import (
         BindingConfig as BindingConfig,
         Config as Config,
@@ -25,9 +23,7 @@ if TYPE_CHECKING:
         PeerConfig as PeerConfig,
         load_config as load_config,
     )
-    from tunnel.daemon.session import (
-        TunnelSession as TunnelSession,
-    )
+    from tunnel.daemon.session import TunnelSession as TunnelSession
     from tunnel.engine import (
         Endpoint as Endpoint,
         Engine as Engine,
@@ -49,36 +45,24 @@ if TYPE_CHECKING:
         UsageError as UsageError,
         Where as Where,
     )
-    from tunnel.flow import (
-        PacketFlow as PacketFlow,
-    )
-    from tunnel.policy.binding import (
-        BindingPolicy as BindingPolicy,
-    )
+    from tunnel.flow import PacketFlow as PacketFlow
+    from tunnel.policy.binding import BindingPolicy as BindingPolicy
+    from tunnel.policy.change import PathChange as PathChange
     from tunnel.policy.interface import (
         Classification as Classification,
         Confidence as Confidence,
         Interface as Interface,
         InterfaceType as InterfaceType,
     )
-    from tunnel.policy.monitor import (
-        PathChange as PathChange,
-        PathMonitor as PathMonitor,
-    )
-    from tunnel.policy.path import (
-        Path as Path,
-        PathStatus as PathStatus,
-    )
+    from tunnel.policy.monitor import PathMonitor as PathMonitor
+    from tunnel.policy.path import Path as Path, PathStatus as PathStatus
     from tunnel.provider import (
         PacketTunnelProvider as PacketTunnelProvider,
         ProviderContext as ProviderContext,
         StopReason as StopReason,
         TunnelStatus as TunnelStatus,
     )
-    from tunnel.secret import (
-        KEY_BYTES as KEY_BYTES,
-        Secret as Secret,
-    )
+    from tunnel.secret import KEY_BYTES as KEY_BYTES, Secret as Secret
     from tunnel.settings import (
         Address as Address,
         DNSSettings as DNSSettings,
@@ -123,8 +107,9 @@ _HOMES = {
     ),
     "tunnel.flow": ("PacketFlow",),
     "tunnel.policy.binding": ("BindingPolicy",),
+    "tunnel.policy.change": ("PathChange",),
     "tunnel.policy.interface": ("Classification", "Confidence", "Interface", "InterfaceType"),
-    "tunnel.policy.monitor": ("PathChange", "PathMonitor"),
+    "tunnel.policy.monitor": ("PathMonitor",),
     "tunnel.policy.path": ("Path", "PathStatus"),
     "tunnel.provider": ("PacketTunnelProvider", "ProviderContext", "StopReason", "TunnelStatus"),
     "tunnel.secret": ("KEY_BYTES", "Secret"),

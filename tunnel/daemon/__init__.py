@@ -1,0 +1,1 @@
+"""What turns a provider into a running tunnel: session, tunneld, the control socket, tunnelctl."""

@@ -1,0 +1,98 @@
+"""The tunnel interface as a link of this machine: its MTU, and the news that it is gone.
+
+`LinkWatch` listens to rtnetlink only for the hint that some link changed, and then looks at the
+interface itself: notifications can be lost or merged, the interface cannot lie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from tunnel.errors import MissingFacilityError
+
+SIOCGIFMTU: Final = 0x8921
+SIOCSIFMTU: Final = 0x8922
+RTMGRP_LINK: Final = 1
+#: struct ifreq: the name, then a union of which the first int is used here
+_IFREQ: Final = struct.Struct("16si20x")
+_HINT_BYTES: Final = 65_536
+
+
+def get_mtu(name: str) -> int:
+    """Return an interface's MTU. Raises MissingFacilityError when it is not there."""
+    mtu: int = _IFREQ.unpack(_ioctl(SIOCGIFMTU, name, 0))[1]
+    return mtu
+
+
+def set_mtu(name: str, mtu: int) -> None:
+    """Set an interface's MTU. Raises MissingFacilityError when it is not there."""
+    _ioctl(SIOCSIFMTU, name, mtu)
+
+
+def _ioctl(request: int, name: str, value: int) -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            return fcntl.ioctl(sock, request, _IFREQ.pack(name.encode(), value))
+        except OSError as error:
+            raise MissingFacilityError(
+                f"{name}: {error.strerror}; see whether `ip link` still shows the interface"
+            ) from error
+
+
+class LinkWatch:
+    """Calls `gone` once when the interface was deleted, and `mtu_changed` when its MTU changed.
+
+    The interface is told by its index, so that a rename is not taken for a deletion.
+    """
+
+    def __init__(
+        self, name: str, *, gone: Callable[[], None], mtu_changed: Callable[[int], None]
+    ) -> None:
+        self._index = socket.if_nametoindex(name)
+        self._gone = gone
+        self._mtu_changed = mtu_changed
+        self._mtu = get_mtu(name)
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0
+        )
+        self._socket.bind((0, RTMGRP_LINK))
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket.fileno(), self._hint)
+
+    @property
+    def mtu(self) -> int:
+        """The MTU as it was last seen."""
+        return self._mtu
+
+    def close(self) -> None:
+        """Stop watching; safe to call again."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+
+    def look(self) -> None:
+        """Look at the interface now, and call what there is to call."""
+        try:
+            mtu = get_mtu(socket.if_indextoname(self._index))
+        except (OSError, MissingFacilityError):
+            self.close()
+            self._gone()
+            return
+        if mtu != self._mtu:
+            self._mtu = mtu
+            self._mtu_changed(mtu)
+
+    def _hint(self) -> None:
+        try:
+            while self._socket.recv(_HINT_BYTES):
+                pass
+        except BlockingIOError:
+            pass
+        except OSError:
+            pass  # ENOBUFS: hints were lost, which is one more reason to look
+        self.look()

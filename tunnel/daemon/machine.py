@@ -1,0 +1,112 @@
+"""What a session needs of the machine, in one place: the real parts, imported when first needed.
+
+A session asks a `Machine` for its TUN, sockets, monitor and routes. Tests, and programs that bring
+links of their own, hand in a subclass that gives something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Final
+
+from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunnel.bind import OuterSockets
+    from tunnel.config import HostPort, InterfaceOverride
+    from tunnel.daemon.link import LinkWatch
+    from tunnel.policy.apply import MachineRoutes
+    from tunnel.policy.binding import BindingPolicy
+    from tunnel.policy.monitor import PathMonitor
+    from tunnel.policy.path import Path
+    from tunnel.settings import Address
+    from tunnel.tun import Tun
+
+CAP_NET_ADMIN: Final = 12
+_TUN_DEVICE: Final = FilePath("/dev/net/tun")
+
+
+class Machine:
+    """The machine that this process runs on, in the network namespace of the calling thread."""
+
+    def check(self) -> None:
+        """Raise PrivilegeError or MissingFacilityError where a tunnel cannot be made here."""
+        if not _has_capability(CAP_NET_ADMIN):
+            raise PrivilegeError(
+                "making a network interface needs CAP_NET_ADMIN; run it as root, or give it "
+                "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW"
+            )
+        if not _TUN_DEVICE.exists():
+            raise MissingFacilityError(
+                f"{_TUN_DEVICE} is not there; load the module with `modprobe tun`"
+            )
+
+    def create_tun(self, name: str, workers: int) -> Tun:
+        """Make the tunnel interface, with one queue a worker."""
+        from tunnel.tun import Tun
+
+        return Tun.create(name, workers)
+
+    def outer_sockets(self, workers: int) -> OuterSockets:
+        """Return the outer sockets, not yet open."""
+        from tunnel.bind import OuterSockets
+
+        return OuterSockets(workers)
+
+    def monitor(
+        self, policy: BindingPolicy, overrides: Mapping[str, InterfaceOverride], name: str
+    ) -> PathMonitor:
+        """Return the monitor of every path but the tunnel's own interface."""
+        from tunnel.policy.monitor import PathMonitor
+        from tunnel.policy.state import Override
+
+        known = {key: Override.from_config(key, value) for key, value in overrides.items()}
+        return PathMonitor(policy, known, exclude={name})
+
+    def routes(self, log: Callable[[str], None]) -> MachineRoutes:
+        """Return the keeper of addresses, MTU, routes and rules."""
+        from tunnel.policy.apply import MachineRoutes
+
+        return MachineRoutes(log=log)
+
+    def watch(
+        self, name: str, gone: Callable[[], None], mtu_changed: Callable[[int], None]
+    ) -> LinkWatch:
+        """Watch the tunnel interface itself."""
+        from tunnel.daemon.link import LinkWatch
+
+        return LinkWatch(name, gone=gone, mtu_changed=mtu_changed)
+
+    async def run_hooks(
+        self,
+        phase: str,
+        commands: Sequence[str],
+        name: str,
+        log: Callable[[str], None],
+        *,
+        keep_going: bool = False,
+    ) -> None:
+        """Run one phase's hooks in order. Raises TunnelError at the first that fails."""
+        if commands:
+            from tunnel.hooks import run_hooks
+
+            await run_hooks(phase, commands, name, log, keep_going=keep_going)
+
+    async def resolve(self, endpoint: HostPort, path: Path) -> list[Address]:
+        """Resolve an endpoint's name over the path. Raises TunnelError, which names both."""
+        from tunnel.policy.resolver import resolve
+
+        if path.bound and path.interface is None:
+            raise TunnelError(f"cannot resolve {endpoint.host}: {path.reason}")
+        interface = path.interface if path.bound else None
+        return await resolve(endpoint.host, interface, interface.dns if interface else ())
+
+
+def _has_capability(number: int) -> bool:
+    for line in FilePath("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False

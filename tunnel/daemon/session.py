@@ -1,0 +1,360 @@
+"""TunnelSession: one running tunnel. It owns everything that a tunnel makes on this machine.
+
+A session starts in one order and stops in the reverse one. Each thing that it makes puts its own
+removal on a stack (`_undo`); stopping empties the stack, from the top, whatever fails on the way,
+and a start that fails halfway empties it too. One task (`_live`) does all of this, so that start
+and stop cannot overtake each other: `stop`, `cancel`, the interface's deletion and a signal only
+leave a request for it.
+
+Between start and stop it follows the path: the underlay moves first, then the provider learns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from tunnel.config import Config
+from tunnel.daemon import status as states
+from tunnel.daemon.machine import Machine
+from tunnel.daemon.report import stats_report, status_report
+from tunnel.daemon.underlay import Underlay
+from tunnel.daemon.undo import Step, Undo
+from tunnel.errors import ConfigError, TunnelError, Where
+from tunnel.provider import PacketTunnelProvider, StopReason, TunnelStatus
+
+if TYPE_CHECKING:
+    from tunnel.bind import OuterSockets
+    from tunnel.config import HostPort, InterfaceOverride
+    from tunnel.flow import PacketFlow
+    from tunnel.policy.binding import BindingPolicy
+    from tunnel.policy.path import Path
+    from tunnel.settings import Address, TunnelSettings
+
+#: Seconds that one step of stopping may take (hooks, which are the user's, may take any time).
+STEP_SECONDS: Final = 10
+#: Seconds until a move to a new path that failed is tried again.
+RETRY_SECONDS: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a session ends; `error` is None for an orderly end."""
+
+    reason: StopReason
+    error: BaseException | None = None
+
+
+class TunnelSession:
+    """Runs a provider's tunnel on this machine.
+
+        async with TunnelSession(LoopbackProvider(), name="loop0") as session:
+            await session.wait(TunnelStatus.CONNECTED)
+
+    `policy` says which interfaces the tunnel's own traffic may use (None: no restriction),
+    `overrides` what the classifier should believe of some. With `manage` False the session makes
+    the interface and leaves its addresses, MTU and routes to others, such as wg-quick. A session
+    is the `context` of its provider (`tunnel.ProviderContext`).
+    """
+
+    def __init__(
+        self,
+        provider: PacketTunnelProvider,
+        *,
+        config: Config | None = None,
+        name: str = "tunnel0",
+        policy: BindingPolicy | None = None,
+        overrides: Mapping[str, InterfaceOverride] | None = None,
+        workers: int = 1,
+        manage: bool = True,
+        options: Mapping[str, Any] | None = None,
+        machine: Machine | None = None,
+        log: logging.Logger | None = None,
+    ) -> None:
+        if policy is None:
+            from tunnel.policy.binding import BindingPolicy
+
+            policy = BindingPolicy()
+        self.provider = provider
+        self.config = config or Config()
+        self.interface = name
+        self.workers = workers
+        self.policy = policy
+        self.overrides = dict(overrides or self.config.interfaces)
+        self.options = dict(options or {})
+        self.machine = machine or Machine()
+        self.log = log or logging.getLogger("tunnel")
+        self.status = TunnelStatus.DISCONNECTED
+        self.status_reason = ""
+        self.failure: BaseException | None
+        self._manage = manage
+        self._undo = Undo(self.log)
+        self._live: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.failure = None
+        self._reported = (TunnelStatus.CONNECTING, "")
+        self._underlay = Underlay(
+            self.machine, self.policy, self.overrides, self.interface, self.workers, self.log
+        )
+        self._flow: PacketFlow | None = None
+        self._stop_reason = StopReason.NONE
+
+    # ---- for the application ----
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop(StopReason.USER_INITIATED)
+
+    async def start(self) -> None:
+        """Bring the tunnel up; returns once the provider has started.
+
+        Raises TunnelError or one of its kinds, after everything was removed again.
+        """
+        if self.status not in states.ENDED:
+            raise TunnelError(f"{self.interface}: this session has been started already")
+        self._reset()
+        self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._show(TunnelStatus.CONNECTING, "starting")
+        self._live = asyncio.create_task(self._run(), name=f"{self.interface}-session")
+        try:
+            await asyncio.wait({self._live, self._started}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self.stop(StopReason.USER_INITIATED)
+            raise
+        self._raise_failure()
+
+    async def stop(self, reason: StopReason = StopReason.USER_INITIATED) -> None:
+        """Stop, and remove all that the session made. Safe to call again, and at any time."""
+        if self._live is not None:
+            self._end(Ending(reason))
+            await asyncio.shield(self._live)
+
+    async def wait(self, status: TunnelStatus) -> None:
+        """Wait for a status. Raises the session's failure when it ends without reaching it."""
+        while self.status is not status:
+            if self.status in states.ENDED:
+                self._raise_failure()
+                raise TunnelError(f"{self.interface}: the tunnel is {self.status.value}")
+            await self._changed.wait()
+
+    async def wait_stopped(self) -> None:
+        """Wait until the tunnel has ended. Raises its failure, if it was one that ended it."""
+        if self._live is not None:
+            await asyncio.shield(self._live)
+        self._raise_failure()
+
+    async def reload(self, config: Config) -> None:
+        """Go over to another configuration of the same tunnel; on an error nothing changes."""
+        if config.binding != self.config.binding or config.interfaces != self.config.interfaces:
+            raise ConfigError(
+                "the binding cannot change while the tunnel runs",
+                where=Where(config.source) if config.source else None,
+                key=None,
+                mend="stop tunneld and start it again; nothing was changed",
+            )
+        await self.provider.reload(config)
+        self.config = config
+
+    def report(self) -> dict[str, Any]:
+        """Return what `tunnelctl status --json` shows (contract.md)."""
+        return status_report(
+            self.interface, self.status, self.status_reason, self.path, self.provider.peers()
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Return what `tunnelctl stats --json` shows: counters by reason."""
+        return stats_report(self.interface, self.provider.counters())
+
+    # ---- for the provider (ProviderContext) ----
+
+    @property
+    def links(self) -> Sequence[int]:
+        """One TUN queue descriptor a worker."""
+        return self._tun.fds
+
+    @property
+    def link_flags(self) -> int:
+        """TC_LINK_* flags of the queues."""
+        return self._tun.link_flags
+
+    @property
+    def packet_flow(self) -> PacketFlow:
+        """Batches of packets on the first queue."""
+        if self._flow is None:
+            from tunnel.flow import PacketFlow
+
+            self._flow = PacketFlow(self.links[0], self.link_flags)
+        return self._flow
+
+    @property
+    def outer(self) -> OuterSockets:
+        """The outer sockets, closed while there is no permitted interface."""
+        return self._underlay.outer
+
+    @property
+    def path(self) -> Path:
+        """The path of this moment."""
+        return self._underlay.path
+
+    @property
+    def mtu(self) -> int:
+        """The tunnel interface's MTU."""
+        return self._watch.mtu
+
+    async def apply(self, settings: TunnelSettings) -> None:
+        """Make the machine agree with these settings. Idempotent."""
+        if self._manage:
+            await self._underlay.apply(settings)
+            self._watch.look()
+
+    async def resolve(self, endpoint: HostPort) -> list[Address]:
+        """Resolve an endpoint's name over the permitted interface only."""
+        return await self.machine.resolve(endpoint, self.path)
+
+    def status_changed(self, status: TunnelStatus, reason: str = "") -> None:
+        """Take the provider's report."""
+        if status not in states.REPORTABLE:
+            raise ValueError(f"a provider does not report {status.value}")
+        self._reported = (status, reason)
+        self._show_reported()
+
+    def cancel(self, error: BaseException) -> None:
+        """End the tunnel because of an error that the provider cannot mend."""
+        self._end(Ending(StopReason.PROVIDER_FAILED, error))
+
+    # ---- life ----
+
+    async def _run(self) -> None:
+        """Live once: up, follow the path until an ending is asked for, down."""
+        ending = await self._until_ending(self._bring_up())
+        if ending is None:
+            self._started.set_result(None)
+            ending = await self._until_ending(self._follow_path())
+        if ending is None:  # the monitor ends only when it is closed, which is ours to do
+            ending = Ending(StopReason.INTERNAL_ERROR, TunnelError("the path monitor ended"))
+        self._stop_reason = ending.reason
+        self._show(TunnelStatus.DISCONNECTING, ending.reason.value)
+        await self._undo.unwind()
+        self.failure = ending.error
+        if ending.error is None:
+            self._show(TunnelStatus.DISCONNECTED, ending.reason.value)
+        else:
+            self.log.debug("traceback", exc_info=ending.error)
+            self._show(TunnelStatus.ERROR, str(ending.error) or type(ending.error).__name__)
+
+    async def _until_ending(self, work: Coroutine[Any, Any, None]) -> Ending | None:
+        """Run until the work is done (None), it fails, or somebody asks for the ending."""
+        task = asyncio.create_task(work)
+        either: set[asyncio.Future[Any]] = {task, self._ending}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._end(Ending(StopReason.INTERNAL_ERROR, TunnelError("the event loop was closed")))
+        task.cancel()
+        (error,) = await asyncio.gather(task, return_exceptions=True)
+        if self._ending.done():
+            return self._ending.result()
+        return Ending(StopReason.PROVIDER_FAILED, error) if error is not None else None
+
+    def _end(self, ending: Ending) -> None:
+        """Ask for the end; the first to ask gives the reason."""
+        if not self._ending.done():
+            self._ending.set_result(ending)
+
+    async def _bring_up(self) -> None:
+        name, machine, interface = self.interface, self.machine, self.config.interface
+        machine.check()
+        self._push("the path monitor", self._underlay.unwatch)
+        await self._underlay.watch()
+
+        # Hooks nest around the interface as in wg-quick(8): PreUp before it, PostDown after it.
+        self._push_hooks("PostDown", interface.post_down)
+        await machine.run_hooks("PreUp", interface.pre_up, name, self.log.info)
+        self._tun = machine.create_tun(name, self.workers)
+        self._push(f"interface {name}", self._tun.close)
+        self._watch = machine.watch(name, self._interface_gone, self.provider.mtu_changed)
+        self._push("the interface's watch", self._watch.close)
+        self._push("the packet flow", self._close_flow)
+
+        self._push("routes and rules", self._underlay.clear)
+        self._push("the outer sockets", self._underlay.outer.close)
+        await self._underlay.open(interface.listen_port, interface.fwmark)
+
+        self.provider.context = self
+        self._push("the provider", lambda: self.provider.stop_tunnel(self._stop_reason))
+        await self.provider.start_tunnel(self.options)
+        self._show_reported()
+        self._push_hooks("PreDown", interface.pre_down)
+        await machine.run_hooks("PostUp", interface.post_up, name, self.log.info)
+
+    def _push(self, what: str, step: Step) -> None:
+        self._undo.push(what, step, seconds=STEP_SECONDS)
+
+    def _push_hooks(self, phase: str, commands: Sequence[str]) -> None:
+        run, log = self.machine.run_hooks, self.log.info
+        step = functools.partial(run, phase, commands, self.interface, log, keep_going=True)
+        self._undo.push(phase, step, seconds=None)
+
+    def _close_flow(self) -> None:
+        if self._flow is not None:
+            self._flow.close()
+
+    def _interface_gone(self) -> None:
+        self.log.warning("interface %s was deleted by another program", self.interface)
+        self._end(Ending(StopReason.CONFIGURATION_REMOVED))
+
+    async def _follow_path(self) -> None:
+        if self._underlay.waiting and self.path.interface is not None:
+            await self._move()  # the interface that was there at the start went away meanwhile
+        async for change in self._underlay.changes():
+            self.log.info("path: %s; %s", change.cause, change.new.reason)
+            await self._move()
+
+    async def _move(self) -> None:
+        """Bring the tunnel to the path of the moment."""
+        moved = False
+        while not moved:
+            moved = await self._underlay.move()
+            await self.provider.path_changed(self.path)
+            self._underlay.outer.release()
+            self._show_reported()
+            if not moved:
+                await asyncio.sleep(RETRY_SECONDS)
+
+    # ---- the status ----
+
+    def _show_reported(self) -> None:
+        self._show(*states.seen(*self._reported, self._underlay.waiting))
+
+    def _show(self, asked: TunnelStatus, reason: str) -> None:
+        """Take the step that the table of states has for this, and tell who waits for one."""
+        status = states.follow(self.status, asked)
+        if status is self.status and (
+            asked not in states.NEXT[status] or reason == self.status_reason
+        ):
+            return
+        self.status, self.status_reason = status, reason
+        self.log.info("%s", f"{status.value}: {reason}" if reason else status.value)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _raise_failure(self) -> None:
+        if self.failure is not None:
+            raise self.failure
