@@ -12,7 +12,7 @@ import tomllib
 from typing import Any, Final
 
 _HEADING: Final = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
-_KEY: Final = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')(?:\s*\.[^=\n]*)?)=""")
+_KEY: Final = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')(?:\s*\.[^=\n]*)?)\s*=""")
 _KEY_LENGTH_MAX: Final = 200  # beyond that a name is no help, and parsing it costs
 
 
