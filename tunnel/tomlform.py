@@ -69,8 +69,11 @@ def parse(text: str, source: Path) -> Config:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
+        # tomllib puts the place into its words, for instance "... (at line 3, column 8)".
+        problem, _, place = redact(str(error)).partition(" (at line ")
+        line = int(place.partition(",")[0]) if place else None
         raise ConfigError(
-            redact(str(error)), where=Where(source), key=None, mend="correct the TOML there"
+            problem, where=Where(source, line), key=None, mend="correct the TOML there"
         ) from None
     except (ValueError, RecursionError):
         raise ConfigError(
@@ -270,6 +273,6 @@ class _Reader:
         return Where(self._source, self._lines.find(path))
 
     def _error(self, path: KeyPath, problem: str, mend: str) -> ConfigError:
-        words = [str(part) for part in path if not isinstance(part, int)]
-        key = ".".join(word if _PLAIN.fullmatch(word) else quoted(word) for word in words)
+        word = str(path[-1])
+        key = word if _PLAIN.fullmatch(word) else quoted(word)
         return ConfigError(problem, where=self._where(*path), key=key, mend=mend)
