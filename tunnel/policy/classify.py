@@ -47,12 +47,13 @@ _USB_DRIVERS = dict.fromkeys(
     ("qmi_wwan", "cdc_mbim", "huawei_cdc_ncm", "sierra_net", "hso", "ipheth", "rndis_host"),
     InterfaceType.CELLULAR,
 )
+_PREDICTABLE = r"[opsux][0-9a-f]"  # onboard, slot, PCI path, USB port, MAC: systemd's names
 _NAMES = (
-    (re.compile(r"wwan\d|wwp|rmnet|ccmni|ww[uxos]"), InterfaceType.CELLULAR),
-    (re.compile(r"wlan\d|wl[pxosuan]|ath\d|ra\d"), InterfaceType.WIFI),
+    (re.compile(rf"wwan\d|ww{_PREDICTABLE}|rmnet|ccmni\d"), InterfaceType.CELLULAR),
+    (re.compile(rf"wlan\d|wl{_PREDICTABLE}|ath\d|ra\d"), InterfaceType.WIFI),
     (re.compile(r"bnep\d|pan\d"), InterfaceType.BLUETOOTH),
     (re.compile(r"tun\d|tap\d|wg\d|utun\d|ipsec\d"), InterfaceType.TUNNEL),
-    (re.compile(r"eth\d|en[pxosuad]|lan\d"), InterfaceType.WIRED),
+    (re.compile(rf"eth\d|en{_PREDICTABLE}|lan\d"), InterfaceType.WIRED),
 )
 
 

@@ -1,0 +1,382 @@
+"""The pure parts of the path monitor: messages to facts, facts to a state, states to a change."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path as FilePath
+from typing import Any
+
+import pytest
+from tunnel.config import InterfaceOverride
+from tunnel.errors import ConfigError
+from tunnel.policy.binding import BindingPolicy, Term
+from tunnel.policy.change import PathChange, path_change
+from tunnel.policy.classify import Facts
+from tunnel.policy.dns import dns_servers
+from tunnel.policy.interface import InterfaceType
+from tunnel.policy.numbers import PROTOCOL, TABLE_MAIN
+from tunnel.policy.path import Path
+from tunnel.policy.rtnl import (
+    Dump,
+    Link,
+    LinkAddress,
+    Route,
+    Rule,
+    address_from,
+    link_from,
+    routes_from,
+    rule_from,
+)
+from tunnel.policy.state import NetworkState, Override, build_state
+from tunnel.settings import Address
+
+ANY4, ANY6 = ip_network("0.0.0.0/0"), ip_network("::/0")
+CELLULAR = BindingPolicy((Term(InterfaceType.CELLULAR),))
+
+
+def default(index: int, gateway: str, metric: int = 0, **other: Any) -> Route:
+    address = ip_address(gateway)
+    network = ANY4 if address.version == 4 else ANY6
+    return replace(Route(network, TABLE_MAIN, index, address, metric), **other)
+
+
+DUMP = Dump(
+    links=(
+        Link(1, "lo", 772, None, True, True, 65536),
+        Link(2, "wlan0", 1, "veth", True, True, 1500),
+        Link(3, "wwan0", 1, "veth", True, True, 1428),
+        Link(4, "tunnel0", 65534, "tun", True, True, 1420),
+    ),
+    addresses=(
+        LinkAddress(2, ip_interface("10.1.0.2/24")),
+        LinkAddress(3, ip_interface("10.2.0.2/24")),
+        LinkAddress(3, ip_interface("fd00:2::2/64"), tentative=True),
+        LinkAddress(3, ip_interface("fe80::1/64")),
+    ),
+    routes=(
+        default(2, "10.1.0.1", 100),
+        default(3, "10.2.0.1", 700),
+        default(3, "fe80::ff", 1024),
+        Route(ANY4, 7400, 3, ip_address("10.2.0.1"), protocol=PROTOCOL),
+        Route(ANY4, TABLE_MAIN, 4, protocol=PROTOCOL),
+    ),
+    rules=(Rule(4, 0, 255), Rule(4, 7400, 7400, PROTOCOL, oif="wwan0")),
+)
+
+
+def facts(link: Link, override: InterfaceType | None) -> Facts:
+    return Facts(link.name, link.arphrd, link.kind, override=override)
+
+
+def no_servers(name: str, index: int, known: tuple[Address, ...]) -> tuple[Address, ...]:
+    return known
+
+
+def build(dump: Dump, **overrides: Override) -> NetworkState:
+    return build_state(dump, overrides, facts=facts, servers=no_servers)
+
+
+def interfaces(state: NetworkState) -> dict[str, Any]:
+    return {interface.name: interface for interface in state.interfaces}
+
+
+# ---- state ----
+
+
+def test_state_of_a_dump() -> None:
+    found = interfaces(build(DUMP))
+    wwan = found["wwan0"]
+    assert wwan.type is InterfaceType.CELLULAR
+    assert (wwan.mtu, wwan.metric, wwan.usable) == (1428, 700, True)
+    assert wwan.gateways == (ip_address("10.2.0.1"), ip_address("fe80::ff"))
+    # The IPv6 address is still tentative, and a link-local one alone routes nothing.
+    assert ip_interface("fd00:2::2/64") not in wwan.addresses
+    assert wwan.routed == {4}
+    assert found["wlan0"].metric == 100
+    assert found["lo"].reason == "has no address yet"
+
+
+def test_an_address_past_detection_makes_ipv6_usable() -> None:
+    passed = tuple(replace(a, tentative=False) for a in DUMP.addresses)
+    assert interfaces(build(replace(DUMP, addresses=passed)))["wwan0"].routed == {4, 6}
+
+
+def test_our_own_routes_and_rules_are_not_the_network() -> None:
+    state = build(DUMP)
+    assert interfaces(state)["tunnel0"].routed == frozenset()
+    assert state.rules == {Rule(4, 0, 255)}
+    assert all(r.protocol != PROTOCOL for found in state.routes.values() for r in found)
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        (),
+        (default(3, "10.2.0.1", usable=False),),
+        (replace(default(3, "10.2.0.1"), destination=ip_network("10.0.0.0/8")),),
+        (default(3, "10.2.0.1", table=100),),
+    ],
+    ids=["none", "dead", "specific only", "another table"],
+)
+def test_without_a_live_default_route_an_interface_is_not_usable(routes: tuple[Route]) -> None:
+    wwan = interfaces(build(replace(DUMP, routes=routes)))["wwan0"]
+    assert wwan.reason == "has no default route"
+
+
+def test_overrides() -> None:
+    override = Override.from_config(
+        "wlan0", InterfaceOverride(type="cellular", expensive=True, dns=("192.0.2.53",))
+    )
+    wlan = interfaces(build(DUMP, wlan0=override))["wlan0"]
+    assert wlan.type is InterfaceType.CELLULAR
+    assert wlan.expensive
+    assert wlan.dns == (ip_address("192.0.2.53"),)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (InterfaceOverride(type="lte"), r"interfaces.wlan0.type: 'lte' .* cellular, wifi"),
+        (InterfaceOverride(dns=("dns.example",)), r"interfaces.wlan0.dns: 'dns.example'"),
+    ],
+)
+def test_wrong_overrides(config: InterfaceOverride, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Override.from_config("wlan0", config)
+
+
+# ---- changes ----
+
+
+def change(new: Dump, policy: BindingPolicy = CELLULAR, old: Dump = DUMP) -> PathChange | None:
+    before, after = build(old), build(new)
+
+    def decide(state: NetworkState) -> Path:
+        return policy.decide([i for i in state.interfaces if i.name != "tunnel0"])
+
+    return path_change(before, decide(before), after, decide(after))
+
+
+def with_link(which: str, **other: Any) -> Dump:
+    links = tuple(replace(k, **other) if k.name == which else k for k in DUMP.links)
+    return replace(DUMP, links=links)
+
+
+def remade() -> Dump:
+    return replace(
+        with_link("wwan0", index=9),
+        addresses=tuple(replace(a, index=9) if a.index == 3 else a for a in DUMP.addresses),
+        routes=tuple(replace(r, index=9) if r.index == 3 else r for r in DUMP.routes),
+    )
+
+
+MOVED = tuple(
+    replace(a, address=ip_interface("10.2.0.9/24"))
+    if a.address.version == 4 and a.index == 3
+    else a
+    for a in DUMP.addresses
+)
+CHANGES = [
+    (with_link("wwan0", carrier=False), "wwan0 lost its carrier"),
+    (with_link("wwan0", up=False), "wwan0 is down"),
+    (with_link("wwan0", mtu=1280), "wwan0 has MTU 1280, had 1428"),
+    (with_link("wwan0", name="uplink"), "wwan0 is gone"),
+    (remade(), "wwan0 was made again"),
+    (replace(DUMP, links=DUMP.links[:2]), "wwan0 is gone"),
+    (replace(DUMP, addresses=MOVED), "wwan0 has other addresses"),
+    (replace(DUMP, routes=DUMP.routes[:1]), "wwan0 has no default route"),
+    (
+        replace(DUMP, routes=(*DUMP.routes, Route(ip_network("10.9.0.0/16"), TABLE_MAIN, 3))),
+        "routes of wwan0 changed",
+    ),
+    (replace(DUMP, rules=(*DUMP.rules, Rule(4, 7399, 51820, mark=5))), "routing rules changed"),
+]
+
+
+@pytest.mark.parametrize(("new", "cause"), CHANGES, ids=[cause for _, cause in CHANGES])
+def test_changes_and_their_causes(new: Dump, cause: str) -> None:
+    found = change(new)
+    assert found is not None
+    assert found.cause in (cause, cause.split("; ")[-1])
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        DUMP,
+        with_link("wlan0", carrier=False),
+        with_link("wlan0", mtu=1300),
+        with_link("tunnel0", mtu=1300),
+        replace(DUMP, routes=DUMP.routes[1:]),
+        replace(DUMP, rules=DUMP.rules[:1]),
+        replace(DUMP, routes=(*DUMP.routes, Route(ANY4, 7401, 3, protocol=PROTOCOL))),
+    ],
+    ids=[
+        "nothing",
+        "other carrier",
+        "other MTU",
+        "own link",
+        "other route",
+        "own rule",
+        "own route",
+    ],
+)
+def test_what_is_no_change_of_the_path(new: Dump) -> None:
+    assert change(new) is None
+
+
+def test_unbound_follows_the_default_route() -> None:
+    assert change(with_link("wwan0", carrier=False), BindingPolicy()) is not None
+    found = change(with_link("wlan0", carrier=False), BindingPolicy())
+    assert found is not None
+    assert found.old.interface is not None
+    assert found.new.interface is not None
+    assert (found.old.interface.name, found.new.interface.name) == ("wlan0", "wwan0")
+    assert not found.new.bound
+
+
+def test_unseen_changes_merge() -> None:
+    lost = change(with_link("wwan0", carrier=False))
+    back = change(DUMP, old=with_link("wwan0", carrier=False))
+    assert lost is not None
+    assert back is not None
+    both = lost.then(back)
+    assert both.old == both.new
+    assert both.cause == "wwan0 lost its carrier; wwan0 has its carrier back"
+
+
+# ---- messages ----
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", len(value) + 4, kind) + value + bytes(-len(value) % 4)
+
+
+def route_message(
+    family: int, prefix: int, *attributes: bytes, flags: int = 0, type_: int = 1, table: int = 254
+) -> memoryview:
+    body = struct.pack("=8BI", family, prefix, 0, 0, table, 3, 0, type_, flags)
+    body += b"".join(attributes)
+    return memoryview(struct.pack("=IHHII", 16 + len(body), 24, 0, 1, 0) + body)
+
+
+def u32(value: int) -> bytes:
+    return struct.pack("=I", value)
+
+
+GATEWAY = attribute(5, bytes((10, 2, 0, 1)))
+OIF = attribute(4, u32(3))
+HOPS = attribute(
+    9,
+    struct.pack("=HBBi", 16, 0, 0, 3)
+    + GATEWAY
+    + struct.pack("=HBBi", 16, 0x10, 0, 4)
+    + attribute(5, bytes((10, 2, 0, 7))),
+)
+ROUTES = [
+    (route_message(2, 0, OIF, GATEWAY), [default(3, "10.2.0.1", protocol=3)]),
+    (
+        route_message(2, 16, attribute(1, bytes((10, 9, 0, 0))), OIF, attribute(15, u32(74000))),
+        [Route(ip_network("10.9.0.0/16"), 74000, 3, protocol=3)],
+    ),
+    (
+        route_message(2, 0, OIF, attribute(18, b"\x0a\x00" + ip_address("fe80::1").packed)),
+        [Route(ANY4, TABLE_MAIN, 3, ip_address("fe80::1"), protocol=3)],
+    ),
+    (
+        route_message(2, 0, HOPS),
+        [
+            default(3, "10.2.0.1", protocol=3),
+            default(4, "10.2.0.7", protocol=3, usable=False),
+        ],
+    ),
+    (
+        route_message(10, 0, attribute(6, u32(1024)), type_=9),
+        [Route(ANY6, TABLE_MAIN, metric=1024, type=9, protocol=3)],
+    ),
+    (route_message(10, 0, OIF, flags=0x200), []),
+    (route_message(129, 0, OIF), []),
+]
+
+
+@pytest.mark.parametrize(("message", "routes"), ROUTES)
+def test_route_messages(message: memoryview, routes: list[Route]) -> None:
+    assert list(routes_from(message)) == routes
+
+
+class Message(dict[str, Any]):
+    """Looks like pyroute2's decoded message."""
+
+    def get_attr(self, name: str) -> Any:
+        return self.get(name)
+
+
+def test_address_messages() -> None:
+    base = {"index": 3, "prefixlen": 64, "flags": 0, "IFA_ADDRESS": "fd00::2"}
+    flagged: Iterator[tuple[int, bool]] = iter(
+        [(0x40, True), (0x44, False), (0x08, True), (0, False)]
+    )
+    for flags, tentative in flagged:
+        found = address_from(Message(base, IFA_FLAGS=flags))
+        assert found == LinkAddress(3, ip_interface("fd00::2/64"), tentative)
+    # On a point-to-point link the local address is ours, the other one the far end's.
+    far = Message(base, IFA_ADDRESS="10.0.0.1", IFA_LOCAL="10.0.0.2", prefixlen=32)
+    assert address_from(far).address == ip_interface("10.0.0.2/32")
+
+
+def test_link_and_rule_messages() -> None:
+    link = Message(
+        index=3, ifi_type=1, flags=0x10043, IFLA_IFNAME="wwan0", IFLA_MTU=1428,
+        IFLA_LINKINFO=Message(IFLA_INFO_KIND="veth"),
+    )  # fmt: skip
+    assert link_from(link) == Link(3, "wwan0", 1, "veth", True, True, 1428)
+    base = {"family": 2, "table": 252, "action": 1, "flags": 0, "tos": 0, "src_len": 32}
+    base |= {"FRA_TABLE": 51820, "FRA_PRIORITY": 98, "FRA_SUPPRESS_PREFIXLEN": 0xFFFFFFFF}
+    inverted = Message(base, flags=2, FRA_FWMARK=51820, FRA_FWMASK=0xFFFFFFFF)
+    assert rule_from(inverted) == Rule(4, 98, 51820, mark=51820, invert=True)
+    assert rule_from(inverted).catches_all
+    assert not rule_from(Message(base, FRA_SRC="10.0.0.2")).catches_all
+    assert not rule_from(Message(base, FRA_L3MDEV=1)).catches_all
+    assert not rule_from(Message(base, FRA_FWMARK=1, FRA_FWMASK=0xFF)).catches_all
+
+
+# ---- DNS ----
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("run/systemd/resolve/netif/3", "LLMNR=yes\nSERVERS=10.2.0.53 10.2.0.54\n"),
+        ("run/systemd/netif/links/3", "DNS=10.2.0.53 10.2.0.54\nDOMAINS=\n"),
+        ("var/lib/NetworkManager/internal-0a-wwan0.lease", "DNS=10.2.0.53 10.2.0.54\n"),
+        (
+            "var/lib/dhcp/dhclient.leases",
+            'lease {\n interface "wwan0";\n option domain-name-servers 9.9.9.9;\n}\n'
+            'lease {\n interface "wwan0";\n option domain-name-servers 10.2.0.53,10.2.0.54;\n}\n'
+            'lease {\n interface "wlan0";\n option domain-name-servers 10.1.0.53;\n}\n',
+        ),
+        ("run/resolvconf/interfaces/wwan0.dhcp", "nameserver 10.2.0.53\nnameserver 10.2.0.54\n"),
+        ("etc/resolv.conf", "nameserver 127.0.0.53\nnameserver 10.2.0.53\nnameserver 10.2.0.54\n"),
+    ],
+)
+def test_dns_servers_of_an_interface(tmp_path: FilePath, path: str, text: str) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/resolv.conf").write_text("nameserver 10.1.0.53\n")
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text(text)
+    expected = (ip_address("10.2.0.53"), ip_address("10.2.0.54"))
+    assert dns_servers("wwan0", 3, root=tmp_path) == expected
+    if path != "etc/resolv.conf":
+        assert dns_servers("wlan9", 9, root=tmp_path) == (ip_address("10.1.0.53"),)
+    assert dns_servers("wwan0", 3, override=[ip_address("::5")], root=tmp_path) == (
+        ip_address("::5"),
+    )
+
+
+def test_a_link_local_server_belongs_to_its_interface(tmp_path: FilePath) -> None:
+    (tmp_path / "run/systemd/netif/links").mkdir(parents=True)
+    (tmp_path / "run/systemd/netif/links/3").write_text("DNS=fe80::1 nonsense fe80::1\n")
+    assert dns_servers("wwan0", 3, root=tmp_path) == (ip_address("fe80::1%wwan0"),)
