@@ -1,0 +1,130 @@
+"""Tunnels side by side: python -m bench.sidebyside [options]; needs root.
+
+Every implementation has its turn in each round, in an order that rotates, so that a machine that
+grows slower or faster meanwhile does so to all of them; figures are medians over the rounds, and
+what counts are the ratios. The wire without a tunnel takes its turns too: it is the ceiling, and
+how much its figures vary is how far the others can be trusted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from bench.implementations import Implementation, find
+from bench.lab import MTU, tunnelled, wired
+from bench.measures import MEASURES, Run, iperf_server
+from bench.report import NO_TUNNEL, Result
+
+
+def _arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.sidebyside", description=__doc__)
+    add = parser.add_argument
+    add("--implementations", metavar="NAMES", help="comma list; default: all that are installed")
+    add("--add", action="append", metavar="NAME=COMMAND", help="another one; {interface} in it")
+    add("--base", help="what ratios refer to (default: wireguard-go)", default="wireguard-go")
+    add("--rounds", type=int, default=5)
+    add("--seconds", type=float, default=5.0, help="length of each TCP run (default 5)")
+    add("--pings", type=int, default=1000, help="round trips a measure (default 1000)")
+    add("--measures", help=f"comma list of {', '.join(MEASURES)}; default: all")
+    add("--veth-offloads", choices=("on", "off"), default="on", help="off: as over a real wire")
+    add("--quick", action="store_true", help="3 rounds of 2 s: to see that it works")
+    add("--json", type=Path, metavar="FILE", help="write everything here too")
+    options = parser.parse_args(words)
+    if options.quick:
+        options.rounds, options.seconds, options.pings = 3, 2.0, 200
+    if options.rounds < 1 or options.seconds <= 0 or options.pings < 10:
+        parser.error("--rounds 1, --seconds above 0 and --pings 10 are the least")
+    wanted = options.measures.split(",") if options.measures else list(MEASURES)
+    unknown = [name for name in wanted if name not in MEASURES]
+    if unknown:
+        parser.error(f"--measures: {unknown[0]} is not one of {', '.join(MEASURES)}")
+    options.measures = [name for name in MEASURES if name in wanted]
+    names = options.implementations.split(",") if options.implementations else None
+    try:
+        options.implementations = find(names, options.add)
+    except LookupError as error:
+        parser.error(str(error))
+    return options
+
+
+def _processor_times() -> list[int]:
+    return [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+
+
+def _machine(offloads: str) -> dict[str, str]:
+    info = Path("/proc/cpuinfo").read_text()
+    model = next((x.split(":")[1].strip() for x in info.splitlines() if "model name" in x), "?")
+    return {
+        "machine": f"{model}, {os.cpu_count()} processors, Linux {platform.release()}",
+        "wire": f"veth, offloads {offloads}, MTU 1500, tunnel MTU {MTU}, both ends on this machine",
+        "load before": Path("/proc/loadavg").read_text().split()[0],
+    }
+
+
+def _turn(run: Run, measures: list[str]) -> None:
+    for name in measures:
+        run.figures.update(MEASURES[name](run))
+
+
+def side_by_side(options: argparse.Namespace) -> Result:
+    """Run all rounds and return what was found; a turn that fails is kept as a failure."""
+    subjects: list[Implementation | None] = [None, *options.implementations]
+    versions = {one.name: one.describe() for one in options.implementations}
+    result = Result(options.base, _machine(options.veth_offloads), versions)
+    starts: dict[str, float] = {}  # where the search for the small-packet rate begins
+    times = _processor_times()
+    with wired(offloads=options.veth_offloads == "on") as wire, iperf_server(wire):
+        for number in range(options.rounds):
+            turn = number % len(subjects)
+            for subject in subjects[turn:] + subjects[:turn]:
+                name = subject.name if subject else NO_TUNNEL
+                begun = time.monotonic()
+                run = Run(wire, None, options.seconds, options.pings)
+                run.small_start = starts.get(name, run.small_start)
+                try:
+                    if subject is None:
+                        _turn(run, options.measures)
+                    else:
+                        with tunnelled(wire, subject) as run.tunnel:
+                            _turn(run, options.measures)
+                except (RuntimeError, OSError, ValueError, KeyError) as error:
+                    result.failures.append(f"{name}, round {number + 1}: {error}")
+                result.add(name, run.figures)
+                if run.figures.get("small"):
+                    starts[name] = run.figures["small"] * 1e3
+                shown = " ".join(f"{key}={value:.4g}" for key, value in run.figures.items())
+                print(
+                    f"round {number + 1}/{options.rounds} {name}"
+                    f" ({time.monotonic() - begun:.0f} s): {shown}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    spent = [after - before for before, after in zip(times, _processor_times(), strict=True)]
+    result.steal = spent[7] / max(1, sum(spent))
+    # The table's order is the order of the options, not of the first round.
+    order = [NO_TUNNEL, *versions]
+    result.values = {name: result.values[name] for name in order if name in result.values}
+    return result
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the program; 0 when every turn went well."""
+    options = _arguments(words)
+    if os.geteuid():
+        print("sidebyside: needs root to make network namespaces", file=sys.stderr)
+        return 4
+    result = side_by_side(options)
+    print(result.as_text())
+    if options.json:
+        options.json.write_text(json.dumps(result.as_json(), indent=1) + "\n")
+    return 1 if result.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
