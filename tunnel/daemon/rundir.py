@@ -1,0 +1,12 @@
+"""Where the control sockets of running tunnels are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def run_directory() -> Path:
+    """Return /run/tunneld, or without root the user's own place for such things."""
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(own, "tunneld") if os.geteuid() and own else Path("/run/tunneld")
