@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         InterfaceOverride as InterfaceOverride,
         PeerConfig as PeerConfig,
         load_config as load_config,
+        tunnel_settings as tunnel_settings,
     )
     from tunnel.daemon.session import TunnelSession as TunnelSession
     from tunnel.engine import (
@@ -82,6 +83,7 @@ _HOMES = {
         "InterfaceOverride",
         "PeerConfig",
         "load_config",
+        "tunnel_settings",
     ),
     "tunnel.daemon.session": ("TunnelSession",),
     "tunnel.engine": (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunnel.errors import ConfigError, Where
 from tunnel.secret import Secret
-from tunnel.settings import DNSSettings, InterfaceAddress, Network, Table
+from tunnel.settings import DNSSettings, InterfaceAddress, Network, Table, TunnelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,21 @@ class Config:
     binding: BindingConfig = field(default_factory=BindingConfig)
     interfaces: dict[str, InterfaceOverride] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+def tunnel_settings(config: Config) -> TunnelSettings:
+    """Return what a configuration asks of the machine: its addresses, and routes to its peers."""
+    interface = config.interface
+    return TunnelSettings(
+        addresses=interface.addresses,
+        mtu=interface.mtu,
+        included_routes=tuple(
+            dict.fromkeys(network for peer in config.peers for network in peer.allowed_ips)
+        ),
+        dns=interface.dns,
+        table=interface.table,
+        fwmark=interface.fwmark,
+    )
 
 
 def load_config(path: Path, *, need_key: bool = False) -> Config:
