@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_interface
 from pathlib import Path as FilePath
 
 import pytest
+
 from tunnel.errors import ConfigError, UsageError, Where
 from tunnel.policy.binding import Attribute, BindingPolicy, Term, parse_spec
 from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tunnel.policy.classify import Facts, classify, read_facts
 from tunnel.policy.interface import Confidence, InterfaceType
 

@@ -10,6 +10,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
+
 from tunnel.config import InterfaceOverride
 from tunnel.errors import ConfigError
 from tunnel.policy.binding import BindingPolicy, Term

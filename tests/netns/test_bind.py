@@ -5,10 +5,10 @@ import os
 import socket
 
 import pytest
-from tunnel.bind import OuterSockets
-from tunnel.errors import MissingFacilityError
 
 from tests.netns.conftest import FAR, FAR6, TwoNetworks
+from tunnel.bind import OuterSockets
+from tunnel.errors import MissingFacilityError
 
 pytestmark = pytest.mark.root
 

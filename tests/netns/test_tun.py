@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
+
 from tools.netlab import Lab
 from tunnel.errors import TunnelError, UsageError
 from tunnel.tun import LINK_USO, LINK_VNET_HDR, TRANSMIT_QUEUE, Tun
