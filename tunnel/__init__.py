@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tunnel.engine import (
         Endpoint as Endpoint,
         Engine as Engine,
+        EngineError as EngineError,
         Event as Event,
         EventKind as EventKind,
         ParsedPacket as ParsedPacket,
@@ -89,6 +90,7 @@ _HOMES = {
     "tunnel.engine": (
         "Endpoint",
         "Engine",
+        "EngineError",
         "Event",
         "EventKind",
         "ParsedPacket",
