@@ -59,11 +59,18 @@ class Namespace:
             )
         return done
 
-    def start(self, command: str | list[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a command that ends with the lab at the latest, and with this process."""
-        process = subprocess.Popen(
-            self.command(command), preexec_fn=_die_with_parent, **options  # noqa: PLW1509
-        )
+    def start(
+        self, command: str | list[str], *, outlive: bool = False, **options: Any
+    ) -> subprocess.Popen[Any]:
+        """Start a command that ends with the lab at the latest, and with this process.
+
+        With `outlive` it goes on when this process ends, away from the terminal's signals too.
+        """
+        if outlive:
+            options["start_new_session"] = True
+        else:
+            options["preexec_fn"] = _die_with_parent
+        process = subprocess.Popen(self.command(command), **options)
         self.processes.append(process)
         return process
 
