@@ -77,7 +77,8 @@ def tunnelled(wire: Wire, implementation: Implementation) -> Iterator[Tunnel]:
             far = 3 - number
             daemon.wg(
                 f"set {{interface}} listen-port {PORT} private-key /dev/stdin"
-                f" peer {public[far - 1]} endpoint 10.99.0.{far}:{PORT} allowed-ips 10.77.0.{far}/32,fd77::{far}/128",
+                f" peer {public[far - 1]} endpoint 10.99.0.{far}:{PORT}"
+                f" allowed-ips 10.77.0.{far}/32,fd77::{far}/128",
                 given=keys[number - 1],
             )
             daemon.space.ip(f"link set {daemon.interface} mtu {MTU} up")
