@@ -162,7 +162,7 @@ INTERFACE_WORDS = (
     "pre_down, post_down, private_key_file"
 )
 ERRORS = [
-    ("[interface]\n\nmtu = 1x", "3: Expected newline or end of document after a statement; correct"),
+    (
         "[interface]\n\nmtu = 1x",
         "3: Expected newline or end of document after a statement; correct the TOML there",
     ),
