@@ -202,7 +202,7 @@ def _carry_out(connection: Connection, steps: Plan, link: int) -> None:
         try:
             connection.call(_consumed(work))
         except OSError as error:
-            if _errno(error) not in fine:
+            if error.errno not in fine:
                 raise
 
     if steps.set_mtu:
@@ -228,11 +228,6 @@ async def _consumed(work: Any) -> None:
     if hasattr(answer, "__aiter__"):
         async for _ in answer:
             pass
-
-
-def _errno(error: OSError) -> int:
-    """Return the errno: pyroute2 keeps it in `code`."""
-    return int(getattr(error, "code", None) or error.errno or 0)
 
 
 def _address_words(link: int, address: InterfaceAddress) -> dict[str, Any]:
@@ -284,18 +279,17 @@ def _rule_words(rule: Rule) -> dict[str, Any]:
     if rule.invert:
         words["flags"] = FIB_RULE_INVERT
     if rule.suppress_prefixlen is not None:
-        words["suppress_prefixlength"] = rule.suppress_prefixlen
+        words["suppress_prefixlen"] = rule.suppress_prefixlen
     return words
 
 
 def _explained(steps: Plan, problem: OSError | None) -> TunnelError:
     if problem is None:
         return TunnelError("routes: something undoes our changes; look for another VPN's service")
-    code = _errno(problem)
-    if code in (errno.EPERM, errno.EACCES):
+    if problem.errno in (errno.EPERM, errno.EACCES):
         return PrivilegeError("may not change routes; run as root or with CAP_NET_ADMIN")
     first = next(iter((*steps.add_addresses, *steps.add_routes, *steps.add_rules)), None)
-    return TunnelError(f"the kernel refused {first or 'a change of routes'}: {problem}")
+    return TunnelError(f"the kernel refused {first or 'a change of routes'}: {problem.strerror}")
 
 
 def _nft(text: str) -> bool:

@@ -130,7 +130,7 @@ class BindingPolicy:
 
     def decide(self, interfaces: Sequence[Interface]) -> Path:
         """Return the path of the moment: usable interfaces by preference, or why there is none."""
-        refused = {interface.name: self._refusal(interface) for interface in interfaces}
+        refused = {interface.name: self.refusal(interface) for interface in interfaces}
         allowed = [i for i in interfaces if not refused[i.name]]
         usable = sorted((i for i in allowed if i.usable), key=self._preference)
         if not usable:
@@ -151,7 +151,7 @@ class BindingPolicy:
         reason = f"{first.name} ({kind}): {because}"
         return Path(PathStatus.SATISFIED, reason, tuple(usable), self.binds)
 
-    def _refusal(self, interface: Interface) -> str:
+    def refusal(self, interface: Interface) -> str:
         """Why the policy refuses the interface; empty when it does not."""
         for term in self.prohibited:
             if term.matches(interface):

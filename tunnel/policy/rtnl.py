@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import struct
 from collections.abc import Coroutine, Iterator
@@ -156,8 +157,13 @@ class Connection:
         self.route = AsyncIPRoute(strict_check=True)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run one of `self.route`'s calls to its end. Raises OSError (NetlinkError is one)."""
-        return self._loop.run_until_complete(work)
+        """Run one of `self.route`'s calls to its end. Raises OSError."""
+        try:
+            return self._loop.run_until_complete(work)
+        except NetlinkDumpInterrupted:
+            raise
+        except NetlinkError as error:
+            raise OSError(error.code, os.strerror(error.code)) from error
 
     def close(self) -> None:
         """Close the socket; safe to call again."""
