@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from providers.wireguard.change import DeviceSnapshot, PeerSnapshot
-from providers.wireguard.saved import current_config
+from providers.wireguard.saved import current_config, save
 from tunnel import saveconfig, wgquick
 from tunnel.config import Config, HostPort, InterfaceConfig, PeerConfig
 from tunnel.errors import TunnelError
@@ -141,3 +141,19 @@ def test_the_state_of_the_device_goes_into_the_file_and_the_rest_stays() -> None
             persistent_keepalive=25,
         ),
     )
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_only_what_asks_for_it_is_saved(tmp_path: Path, asked: bool) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text("old")
+    key = Secret(bytes([0x48]) * 31 + b"\x41")
+    config = Config(path, InterfaceConfig(save_config=asked))
+    assert save(config, DeviceSnapshot(private_key=key, listen_port=9)) is asked
+    if asked:
+        saved = wgquick.parse(path.read_text(), path)
+        expected = InterfaceConfig(private_key=key, listen_port=9, save_config=True)
+        assert saved == Config(path, expected)
+    else:
+        assert path.read_text() == "old"
+    assert key, "the device's own key is not wiped"
