@@ -243,9 +243,14 @@ def subtract(included: Iterable[Network], excluded: Iterable[Network]) -> list[N
 
     An included network that is more specific than an excluded one stays: the longest prefix wins.
     """
-    left = list(dict.fromkeys(included))
-    for hole in excluded:
-        left = [piece for network in left for piece in _without(network, hole)]
+    # The largest first: a piece that is left over from a small one would look more specific.
+    holes = sorted(set(excluded), key=lambda network: network.prefixlen)
+    left: list[Network] = []
+    for network in dict.fromkeys(included):
+        pieces: list[Network] = [network]
+        for hole in (hole for hole in holes if _covers(network, hole)):
+            pieces = [rest for piece in pieces for rest in _without(piece, hole)]
+        left += pieces
     return left
 
 
