@@ -28,16 +28,9 @@ if TYPE_CHECKING:
     from tunnel.engine import (
         Endpoint as Endpoint,
         Engine as Engine,
-        EngineError as EngineError,
         Event as Event,
         EventKind as EventKind,
-        ParsedPacket as ParsedPacket,
         PeerInfo as PeerInfo,
-        hchacha20 as hchacha20,
-        open_ as open_,
-        parse as parse,
-        seal as seal,
-        wipe as wipe,
     )
     from tunnel.errors import (
         ConfigError as ConfigError,
@@ -47,7 +40,8 @@ if TYPE_CHECKING:
         UsageError as UsageError,
         Where as Where,
     )
-    from tunnel.flow import PacketFlow as PacketFlow
+    from tunnel.filewatch import FileWatch as FileWatch, Identity as Identity, identity as identity
+    from tunnel.flow import FlowClosed as FlowClosed, PacketFlow as PacketFlow
     from tunnel.policy.binding import BindingPolicy as BindingPolicy
     from tunnel.policy.change import PathChange as PathChange
     from tunnel.policy.interface import (
@@ -58,13 +52,23 @@ if TYPE_CHECKING:
     )
     from tunnel.policy.monitor import PathMonitor as PathMonitor
     from tunnel.policy.path import Path as Path, PathStatus as PathStatus
+    from tunnel.primitives import (
+        AuthenticationError as AuthenticationError,
+        EngineError as EngineError,
+        ParsedPacket as ParsedPacket,
+        hchacha20 as hchacha20,
+        open_ as open_,
+        parse as parse,
+        seal as seal,
+        wipe as wipe,
+    )
     from tunnel.provider import (
         PacketTunnelProvider as PacketTunnelProvider,
         ProviderContext as ProviderContext,
         StopReason as StopReason,
         TunnelStatus as TunnelStatus,
     )
-    from tunnel.secret import KEY_BYTES as KEY_BYTES, Secret as Secret
+    from tunnel.secret import KEY_BYTES as KEY_BYTES, Secret as Secret, redact as redact
     from tunnel.settings import (
         Address as Address,
         DNSSettings as DNSSettings,
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
         Table as Table,
         TunnelSettings as TunnelSettings,
     )
+    from tunnel.values import BadValue as BadValue
 
 _HOMES = {
     "tunnel.bind": ("OuterSockets",),
@@ -87,20 +92,7 @@ _HOMES = {
         "tunnel_settings",
     ),
     "tunnel.daemon.session": ("TunnelSession",),
-    "tunnel.engine": (
-        "Endpoint",
-        "Engine",
-        "EngineError",
-        "Event",
-        "EventKind",
-        "ParsedPacket",
-        "PeerInfo",
-        "hchacha20",
-        "open_",
-        "parse",
-        "seal",
-        "wipe",
-    ),
+    "tunnel.engine": ("Endpoint", "Engine", "Event", "EventKind", "PeerInfo"),
     "tunnel.errors": (
         "ConfigError",
         "MissingFacilityError",
@@ -109,14 +101,25 @@ _HOMES = {
         "UsageError",
         "Where",
     ),
-    "tunnel.flow": ("PacketFlow",),
+    "tunnel.filewatch": ("FileWatch", "Identity", "identity"),
+    "tunnel.flow": ("FlowClosed", "PacketFlow"),
     "tunnel.policy.binding": ("BindingPolicy",),
     "tunnel.policy.change": ("PathChange",),
     "tunnel.policy.interface": ("Classification", "Confidence", "Interface", "InterfaceType"),
     "tunnel.policy.monitor": ("PathMonitor",),
     "tunnel.policy.path": ("Path", "PathStatus"),
+    "tunnel.primitives": (
+        "AuthenticationError",
+        "EngineError",
+        "ParsedPacket",
+        "hchacha20",
+        "open_",
+        "parse",
+        "seal",
+        "wipe",
+    ),
     "tunnel.provider": ("PacketTunnelProvider", "ProviderContext", "StopReason", "TunnelStatus"),
-    "tunnel.secret": ("KEY_BYTES", "Secret"),
+    "tunnel.secret": ("KEY_BYTES", "Secret", "redact"),
     "tunnel.settings": (
         "Address",
         "DNSSettings",
@@ -125,6 +128,7 @@ _HOMES = {
         "Table",
         "TunnelSettings",
     ),
+    "tunnel.values": ("BadValue",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,0 +1,150 @@
+"""tunneld's command line, as a frozen value.
+
+Options that contract.md names and this version does not have yet are known here too, so that each
+is refused by name: an option that is ignored would promise a protection that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from tunnel.errors import UsageError
+from tunnel.values import BadValue, interface_name
+
+DEFAULT_NAME: Final = "tunnel0"
+LOG_LEVELS: Final = ("error", "warning", "info", "debug")
+WORKERS_MAX: Final = 16
+
+#: option -> whether it takes a value
+NOT_YET: Final = {
+    "--avoid": True,
+    "--include-all-networks": False,
+    "--exclude-local-networks": False,
+    "--allow-inbound": True,
+    "--confirm": True,
+    "--lockdown-on-exit": False,
+    "--userspace": False,
+    "--socks5": True,
+    "--http-proxy": True,
+    "--proxy-credentials": True,
+    "--forward": True,
+    "--expose": True,
+    "--crypto": True,
+}
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for. `background` is for IFNAME as the only argument."""
+
+    name: str
+    config: Path | None = None
+    bind: str | None = None
+    prohibit: str | None = None
+    classify: tuple[tuple[str, str], ...] = ()
+    provider: str = "wireguard"
+    workers: int = 1
+    check: bool = False
+    log_level: str = "info"
+    ephemeral_key: bool = False
+    background: bool = False
+
+
+def _refuse(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value:
+        raise UsageError(f"{parameter.opts[0]} is not there yet; leave it out, see README.md")
+
+
+def _refusing(command: _Command) -> _Command:
+    for option, takes_value in NOT_YET.items():
+        command = click.option(
+            option,
+            is_flag=not takes_value,
+            multiple=takes_value,
+            hidden=True,
+            expose_value=False,
+            callback=_refuse,
+        )(command)
+    return command
+
+
+@click.command(
+    name="tunneld",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Run a VPN tunnel on interface IFNAME.
+
+    With IFNAME as the only argument tunneld goes to the background once the interface and its
+    UAPI socket exist, as wg-quick(8) expects; otherwise it stays in the foreground.
+    SPEC is a comma list of types (cellular, wifi, wired, bluetooth, loopback, tunnel, other),
+    attributes (expensive, constrained, ultra-constrained; not in --bind) and interface names;
+    if:NAME is an interface that may be absent.""",
+)
+@click.argument("ifname", required=False)
+@click.option("--config", metavar="FILE", help="wg-quick's format (.conf) or TOML (.toml).")
+@click.option("--bind", metavar="SPEC", help="Use only these interfaces, in this order.")
+@click.option("--prohibit", metavar="SPEC", help="Never use these; wins over --bind.")
+@click.option("--classify", metavar="IF=TYPE", multiple=True, help="What type IF is.")
+@click.option("--provider", metavar="NAME", default="wireguard", show_default=True)
+@click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=1, show_default=True)
+@click.option("--foreground", is_flag=True, help="Stay in the foreground.")
+@click.option("--check", is_flag=True, help="Print what would be applied, and apply nothing.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+@click.option("--ephemeral-key", is_flag=True, help="Without --config: a key that is not kept.")
+@click.version_option(package_name="tunneld", prog_name="tunneld", message="%(prog)s %(version)s")
+@_refusing
+def _command(**values: Any) -> dict[str, Any]:
+    return values
+
+
+def parse(arguments: Sequence[str]) -> Options | None:
+    """Parse tunneld's arguments; None when --help or --version was all that was asked.
+
+    Raises UsageError, in one line.
+    """
+    try:
+        values = _command.main(list(arguments), prog_name="tunneld", standalone_mode=False)
+    except click.ClickException as error:
+        message = error.format_message().rstrip(".")
+        raise UsageError(f"{message}; see tunneld --help") from error
+    if not isinstance(values, dict):
+        return None
+    config = Path(values["config"]) if values["config"] else None
+    if config is not None and values["ephemeral_key"]:
+        raise UsageError("--ephemeral-key is for a tunnel without --config; the file has the key")
+    ifname = values["ifname"]
+    return Options(
+        name=_name(ifname, config),
+        config=config,
+        bind=values["bind"],
+        prohibit=values["prohibit"],
+        classify=tuple(_classify(word) for word in values["classify"]),
+        provider=values["provider"],
+        workers=values["workers"],
+        check=values["check"],
+        log_level=values["log_level"],
+        ephemeral_key=values["ephemeral_key"],
+        background=list(arguments) == [ifname],
+    )
+
+
+def _name(ifname: str | None, config: Path | None) -> str:
+    name = ifname or (config.stem if config is not None else DEFAULT_NAME)
+    try:
+        return interface_name(name)
+    except BadValue as error:
+        hint = "" if ifname else " (from the file's name; give IFNAME as well)"
+        raise UsageError(f"IFNAME: {error}{hint}") from error
+
+
+def _classify(word: str) -> tuple[str, str]:
+    name, equals, kind = word.partition("=")
+    if not (name and equals and kind):
+        raise UsageError(f"--classify: {word!r} is not IF=TYPE; write it as in wwan0=cellular")
+    return name, kind

@@ -1,0 +1,200 @@
+"""tunneld: one tunnel as a service. Command line in, exit code out.
+
+    parse, read the configuration, choose provider and policy     errors: one line, exit 2, 3 or 5
+    --check: print and end
+    harden, look at privileges, go to the background if asked     exit 4 or 5
+    control socket, session, signals, until something ends it     exit 0, or 1 and the reason
+
+Modules that cost time or memory are imported where they are first needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import functools
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunnel.daemon import background
+from tunnel.daemon.options import parse
+from tunnel.daemon.plan import Plan, make_plan, read_config, with_key
+from tunnel.errors import TunnelError, UsageError
+
+if TYPE_CHECKING:
+    import logging
+
+    from tunnel.daemon.session import TunnelSession
+
+
+def main() -> None:
+    """Run tunneld; the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run tunneld to its end and return its exit code (contract.md)."""
+    return _guarded(functools.partial(_run, arguments), debug="debug" in arguments)
+
+
+def _guarded(work: Callable[[], int], *, debug: bool) -> int:
+    """Turn every error into one line and an exit code; a traceback only when debugging."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        return 0
+    except TunnelError as error:
+        line, code = str(error), error.exit_code
+        problem: BaseException = error
+    except Exception as error:
+        line, code = f"internal error: {type(error).__name__}: {error}", 1
+        problem = error
+    if debug:
+        import traceback
+
+        traceback.print_exception(problem)
+    print("tunneld:", " ".join(line.split("\n")), file=sys.stderr)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    if options is None:
+        return 0
+    plan = make_plan(options)
+    if options.check:
+        from tunnel.daemon.check import check
+
+        print("\n".join(check(plan)))
+        return 0
+    background.harden()
+    from tunnel.daemon.machine import Machine
+
+    Machine().check()
+    plan = with_key(plan)
+    if not options.background:
+        return serve(plan, lambda: None)
+    debug = options.log_level == "debug"
+    return background.in_background(
+        lambda ready: _guarded(functools.partial(serve, plan, ready), debug=debug)
+    )
+
+
+# ---- running ----
+
+
+def serve(plan: Plan, ready: background.Ready) -> int:
+    """Run the tunnel until it ends. Raises what ended it, if that was a failure."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Service(plan, ready).live())
+
+
+class _Service:
+    """One tunneld between its start and its end."""
+
+    def __init__(self, plan: Plan, ready: background.Ready) -> None:
+        from tunnel.daemon.lines import open_log
+        from tunnel.daemon.session import TunnelSession
+
+        self.plan = plan
+        self.name = plan.options.name
+        self.ready = ready
+        self.log: logging.Logger = open_log(self.name, plan.options.log_level)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.session: TunnelSession = TunnelSession(
+            plan.provider(),
+            config=plan.config,
+            name=self.name,
+            policy=plan.policy,
+            workers=plan.options.workers,
+            manage=plan.managed,
+            log=self.log,
+        )
+
+    async def live(self) -> int:
+        from tunnel.daemon.control import ControlServer
+
+        handlers = {
+            "status": self._status,
+            "stats": self._stats,
+            "reload": self._reload,
+            "down": self._down,
+            "message": self._message,
+        }
+        control = ControlServer(self.name, handlers, log=self.log)
+        await control.start()
+        try:
+            self._listen_to_signals()
+            await self.session.start()
+            self._announce()
+            await self.session.wait_stopped()
+        finally:
+            background.notify("STOPPING=1")
+            await control.close()
+        return 0
+
+    def _announce(self) -> None:
+        """Say what is in force and that the start is over."""
+        from tunnel.daemon.lines import use_system_log
+        from tunnel.daemon.words import binding_line
+
+        for warning in self.plan.config.warnings:
+            self.log.warning("warning: %s", warning)
+        self.log.info("%s", binding_line(self.plan.config.binding, self.session.path))
+        if self.plan.options.background:
+            use_system_log(self.log, self.name)
+        self.ready()
+        background.notify("READY=1")
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._begin, self.session.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._begin, self._reload_for_signal)
+
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _reload_for_signal(self) -> None:
+        try:
+            await self._reload({})
+        except Exception as error:
+            self.log.error("reload: %s", error)
+
+    # ---- requests of the control socket ----
+
+    async def _status(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self.session.report()
+
+    async def _stats(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self.session.stats()
+
+    async def _down(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        await self.session.stop()
+        return self.session.report()
+
+    async def _reload(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        options = self.plan.options
+        if options.config is None:
+            raise UsageError("there is no --config to read again; use `wg set` or `wg syncconf`")
+        fresh = read_config(options, need_key=self.plan.provider.uses_private_key)
+        await self.session.reload(fresh)
+        for warning in fresh.warnings:
+            self.log.warning("warning: %s", warning)
+        self.log.info("reloaded %s", options.config)
+        return self.session.report()
+
+    async def _message(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            message = base64.b64decode(request.get("message", ""), validate=True)
+        except (binascii.Error, TypeError, ValueError) as error:
+            raise UsageError("message: send `message` as base64") from error
+        answer = await self.session.provider.handle_app_message(message)
+        return {"answer": None if answer is None else base64.b64encode(answer).decode()}

@@ -1,0 +1,94 @@
+"""What tunneld says to people: what is in force, and for --check what would be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunnel.config import BindingConfig, Config
+from tunnel.describe import describe
+from tunnel.policy.binding import BindingPolicy
+from tunnel.policy.interface import Confidence, Interface
+from tunnel.policy.path import Path
+from tunnel.policy.routing import Desired
+from tunnel.policy.rtnl import RTN_THROW, Dump, Route, Rule
+
+OTHERS_ARE_FREE = "other programs are not restricted (that is --include-all-networks)"
+
+
+def binding_line(binding: BindingConfig, path: Path) -> str:
+    """Return the start line that says what tunneld's own traffic may use, and what it does not."""
+    if not path.bound:
+        return (
+            "no binding: tunneld's own traffic follows the routing table; --bind SPEC restricts it"
+        )
+    rules = [f"binding {', '.join(binding.bind)}"] if binding.bind else []
+    rules += [f"prohibiting {', '.join(binding.prohibit)}"] if binding.prohibit else []
+    rules += [f"avoiding {', '.join(binding.avoid)}"] if binding.avoid else []
+    used = path.interface
+    where = "nowhere yet" if used is None else f"only on {title(used)}"
+    return f"{' and '.join(rules)}: tunneld's own traffic leaves {where}; {OTHERS_ARE_FREE}"
+
+
+def title(interface: Interface) -> str:
+    """Return an interface's name with its type and the evidence for it."""
+    kind = interface.classification
+    doubt = ", a guess" if kind.confidence is Confidence.GUESS else ""
+    return f"{interface.name} ({kind.type.value}, by {kind.evidence}{doubt})"
+
+
+def check_lines(
+    name: str,
+    config: Config,
+    policy: BindingPolicy,
+    interfaces: Sequence[Interface],
+    path: Path,
+    wanted: Desired,
+    dump: Dump,
+) -> list[str]:
+    """Return what --check prints: the configuration, what each interface is for, the routing."""
+    names = {link.index: link.name for link in dump.links}
+    lines = [f"interface: {name}", *describe(config), binding_line(config.binding, path)]
+    lines += [f"present: {title(i)}: {_verdict(i, policy, path)}" for i in interfaces]
+    lines.append(f"path: {path.status.value}: {path.reason}")
+    if wanted.mtu:
+        lines.append(f"MTU on this path: {wanted.mtu}")
+    if wanted.mark:
+        lines.append(f"mark of tunneld's own packets: {wanted.mark:#x}")
+    lines += sorted(_route(route, names) for route in wanted.routes)
+    lines += [
+        _rule(r) for r in sorted(wanted.rules, key=lambda r: (r.version, r.preference, r.table))
+    ]
+    if wanted.guarded:
+        guarded = ", ".join(str(address.ip) for address in wanted.guarded)
+        lines.append(f"firewall: packets for {guarded} that do not come through {name} are dropped")
+    lines.append("kill switch: off")
+    return lines
+
+
+def _verdict(interface: Interface, policy: BindingPolicy, path: Path) -> str:
+    refusal = policy.refusal(interface)
+    if refusal:
+        return f"not used: it {refusal}"
+    if not interface.usable:
+        return f"not used now: it {interface.reason}"
+    if interface == path.interface:
+        return "used first"
+    return "used when those before it are gone" if interface in path.interfaces else "not used now"
+
+
+def _route(route: Route, names: dict[int, str]) -> str:
+    kind = "throw " if route.type == RTN_THROW else ""
+    via = f" via {route.gateway}" if route.gateway is not None else ""
+    device = f" dev {names.get(route.index, route.index)}" if route.index else ""
+    return f"route in table {route.table}: {kind}{route.destination}{via}{device}"
+
+
+def _rule(rule: Rule) -> str:
+    words = [f"rule {rule.preference} (IPv{rule.version}):"]
+    words += [f"from {rule.source}"] if rule.source is not None else []
+    words += [f"oif {rule.oif}"] if rule.oif is not None else []
+    words += [f"{'not ' if rule.invert else ''}fwmark {rule.mark:#x}"] if rule.mark else []
+    words.append(f"lookup {rule.table}")
+    if rule.suppress_prefixlen is not None:
+        words.append(f"suppress_prefixlength {rule.suppress_prefixlen}")
+    return " ".join(words)
