@@ -5,23 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvloop
 
+from tests.loops import Runner
 from tunnel.errors import MissingFacilityError, TunnelError
 from tunnel.hooks import run_hooks
-
-Runner = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Runner:
-    runner: Runner = request.param
-    return runner
 
 
 def test_hooks_run_in_order_with_the_interface_in_place(run: Runner) -> None:

@@ -24,7 +24,7 @@ class PeerChange:
     None leaves a value alone. An all-zero `preshared_key` clears it; `persistent_keepalive` is in
     seconds, 0 for off. In `allowed_ips` True adds a network (taking it from any other peer) and
     False removes it, in order, after `replace_allowed_ips` has emptied the list. The endpoint of
-    a link-local IPv6 address carries its scope id in the address.
+    a link-local IPv6 address carries its scope in the address, as its interface's number.
     """
 
     public_key: bytes

@@ -10,7 +10,8 @@ import base64
 import itertools
 import os
 import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from providers.wireguard.change import DeviceChange, DeviceSnapshot, PeerSnapshot
+from providers.wireguard.device import Device
 from providers.wireguard.uapi_socket import DIRECTORY, UapiServer
 from tests.uapi_device import FakeDevice
 from tunnel import saveconfig, wgquick
 from tunnel.config import Config
+from tunnel.engine import Engine
 from tunnel.errors import ConfigError
 from tunnel.secret import Secret
 
@@ -56,13 +60,47 @@ Endpoint = [2001:db8::1]:1
 """
 
 
+class RealDevice:
+    """The provider's device over a native engine that has no links and no sockets."""
+
+    def __init__(self) -> None:
+        self.engine = Engine()
+        self.device = Device(self.engine, wall=time.time_ns)
+
+    def get_snapshot(self) -> DeviceSnapshot:
+        return self.device.snapshot()
+
+    async def configure(self, change: DeviceChange) -> None:
+        self.device.configure(change, self.engine.now())
+
+    def close(self) -> None:
+        self.device.close()
+        self.engine.close()
+
+
+AnyDevice = FakeDevice | RealDevice
+
+
+@pytest.fixture(params=[FakeDevice, RealDevice])
+def make(request: pytest.FixtureRequest) -> Callable[[], AnyDevice]:
+    maker: Callable[[], AnyDevice] = request.param
+    return maker
+
+
 @dataclass(frozen=True)
 class Wg:
     """wg, run against one interface's server."""
 
     interface: str
-    device: FakeDevice
+    device: AnyDevice
     folder: Path
+
+    def peer(self, public_key: bytes) -> PeerSnapshot:
+        (found,) = (p for p in self.device.get_snapshot().peers if p.public_key == public_key)
+        return found
+
+    def allowed(self, public_key: bytes) -> set[str]:
+        return set(map(str, self.peer(public_key).allowed_ips))
 
     async def run(self, *words: str, file: str | None = None) -> tuple[int, str]:
         """Run wg; a word '@' stands for the interface and FILE for a file with that content."""
@@ -86,20 +124,25 @@ class Wg:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Wg]:
-    device = FakeDevice()
+async def serving(folder: Path, make: Callable[[], AnyDevice] = FakeDevice) -> AsyncIterator[Wg]:
+    device = make()
     name = f"t{os.getpid()}u{next(_serial)}"
-    async with UapiServer(name, device):
-        yield Wg(name, device, folder)
+    try:
+        async with UapiServer(name, device):
+            yield Wg(name, device, folder)
+    finally:
+        if isinstance(device, RealDevice):
+            device.close()
 
 
-def device_as_config(device: FakeDevice) -> list[object]:
+def device_as_config(device: AnyDevice) -> list[object]:
+    snapshot = device.get_snapshot()
     peers = [
-        (p.public_key, p.preshared_key, p.endpoint and (str(p.endpoint[0]), p.endpoint[1]),
+        (p.public_key, p.preshared_key or None, p.endpoint and (str(p.endpoint[0]), p.endpoint[1]),
          frozenset(p.allowed_ips), p.persistent_keepalive)
-        for p in device.peers.values()
+        for p in snapshot.peers
     ]  # fmt: skip
-    return [device.private_key, device.listen_port, device.fwmark, peers]
+    return [snapshot.private_key, snapshot.listen_port, snapshot.fwmark, peers]
 
 
 def config_as_device(config: Config) -> list[object]:
@@ -114,9 +157,9 @@ def config_as_device(config: Config) -> list[object]:
     return [interface.private_key, interface.listen_port, interface.fwmark, peers]
 
 
-def test_show_of_an_empty_device(tmp_path: Path) -> None:
+def test_show_of_an_empty_device(tmp_path: Path, make: Callable[[], AnyDevice]) -> None:
     async def scenario() -> None:
-        async with serving(tmp_path) as wg:
+        async with serving(tmp_path, make) as wg:
             assert await wg("show", "@") == f"interface: {wg.interface}\n"
             assert wg.interface in (await wg("show", "interfaces")).split()
             assert await wg("showconf", "@") == "[Interface]\n\n"
@@ -136,34 +179,37 @@ def test_the_socket_is_gone_with_the_server(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_set_piece_by_piece(tmp_path: Path) -> None:
+def test_set_piece_by_piece(tmp_path: Path, make: Callable[[], AnyDevice]) -> None:
     async def scenario() -> None:
-        async with serving(tmp_path) as wg:
+        async with serving(tmp_path, make) as wg:
             device = wg.device
             await wg("set", "@", "private-key", "FILE", file=SECRET.base64())
             await wg("set", "@", "listen-port", "7", "fwmark", "0x10")
-            assert (device.private_key, device.listen_port, device.fwmark) == (SECRET, 7, 16)
+            assert device_as_config(device) == [SECRET, 7, 16, []]
             await wg("set", "@", "peer", P, "preshared-key", "FILE", file=PRESHARED.base64())
             await wg("set", "@", "peer", P, "endpoint", "[fe80::1%lo]:5", "allowed-ips", "::/0")
             await wg("set", "@", "peer", O, "persistent-keepalive", "9", "allowed-ips", "::1,::/0")
-            assert device.peers[PUBLIC].preshared_key == PRESHARED
-            assert str(device.peers[PUBLIC].endpoint) == "(IPv6Address('fe80::1%lo'), 5)"
-            assert device.peers[PUBLIC].allowed_ips == (), "::/0 has moved to the newest claimant"
-            assert list(map(str, device.peers[OTHER].allowed_ips)) == ["::1/128", "::/0"]
+            assert wg.peer(PUBLIC).preshared_key == PRESHARED
+            assert (await wg("show", "@", "endpoints")).splitlines() == [
+                f"{P}\t[fe80::1%lo]:5",
+                f"{O}\t(none)",
+            ]
+            assert wg.allowed(PUBLIC) == set(), "::/0 has moved to the newest claimant"
+            assert wg.allowed(OTHER) == {"::1/128", "::/0"}
             await wg("set", "@", "peer", O, "allowed-ips", "", "persistent-keepalive", "off")
-            assert device.peers[OTHER].allowed_ips == ()
-            assert device.peers[OTHER].persistent_keepalive == 0
+            assert wg.allowed(OTHER) == set()
+            assert wg.peer(OTHER).persistent_keepalive == 0
             await wg("set", "@", "peer", P, "remove")
             await wg("set", "@", "fwmark", "off", "private-key", "/dev/null")
-            assert (list(device.peers), device.fwmark, device.private_key) == ([OTHER], 0, None)
-            assert "endpoint" not in await wg("show", "@")
+            nothing = (OTHER, None, None, frozenset(), 0)
+            assert device_as_config(device) == [None, 7, 0, [nothing]]
 
     asyncio.run(scenario())
 
 
-def test_dump_shows_every_value(tmp_path: Path) -> None:
+def test_dump_shows_every_value(tmp_path: Path, make: Callable[[], AnyDevice]) -> None:
     async def scenario() -> None:
-        async with serving(tmp_path) as wg:
+        async with serving(tmp_path, make) as wg:
             await wg("setconf", "@", "FILE", file=CONF)
             public = (await wg("show", "@", "public-key")).strip()
             assert (await wg("show", "@", "dump")).splitlines() == [
@@ -176,9 +222,11 @@ def test_dump_shows_every_value(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_setconf_showconf_addconf_and_syncconf(tmp_path: Path) -> None:
+def test_setconf_showconf_addconf_and_syncconf(
+    tmp_path: Path, make: Callable[[], AnyDevice]
+) -> None:
     async def scenario() -> None:
-        async with serving(tmp_path) as wg:
+        async with serving(tmp_path, make) as wg:
             await wg("setconf", "@", "FILE", file=CONF)
             shown = await wg("showconf", "@")
             expected = config_as_device(wgquick.parse(CONF, Path("c.conf")))
@@ -187,8 +235,8 @@ def test_setconf_showconf_addconf_and_syncconf(tmp_path: Path) -> None:
 
             more = f"[Peer]\nPublicKey = {O}\nAllowedIPs = 10.0.0.0/8\n"
             await wg("addconf", "@", "FILE", file=more)
-            assert list(map(str, wg.device.peers[OTHER].allowed_ips)) == ["10.0.0.0/8"]
-            assert list(map(str, wg.device.peers[PUBLIC].allowed_ips)) == ["2001:db8::/32"]
+            assert wg.allowed(OTHER) == {"10.0.0.0/8"}
+            assert wg.allowed(PUBLIC) == {"2001:db8::/32"}
 
             await wg("syncconf", "@", "FILE", file=CONF)
             assert device_as_config(wg.device) == expected
@@ -201,6 +249,7 @@ def test_setconf_showconf_addconf_and_syncconf(tmp_path: Path) -> None:
 def test_failures_reach_the_user_in_words(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path) as wg:
+            assert isinstance(wg.device, FakeDevice)
             wg.device.error = OSError(98, "in use")
             code, output = await wg.run("set", "@", "listen-port", "1")
             assert (code, output) == (1, "Unable to modify interface: Address already in use\n")
@@ -212,7 +261,7 @@ def test_failures_reach_the_user_in_words(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_thousands_of_peers_in_one_request(tmp_path: Path) -> None:
+def test_thousands_of_peers_in_one_request(tmp_path: Path, make: Callable[[], AnyDevice]) -> None:
     keys = [base64.b64encode(i.to_bytes(32, "big")).decode() for i in range(1, 3001)]
     text = "\n".join(
         f"[Peer]\nPublicKey={key}\nAllowedIPs=10.{i >> 8}.{i & 255}.0/24,fd00:{i:x}::/64"
@@ -220,7 +269,7 @@ def test_thousands_of_peers_in_one_request(tmp_path: Path) -> None:
     )
 
     async def scenario() -> None:
-        async with serving(tmp_path) as wg:
+        async with serving(tmp_path, make) as wg:
             await wg("setconf", "@", "FILE", file=f"[Interface]\n{text}")
             assert (await wg("show", "@", "peers")).split() == keys
 
