@@ -9,7 +9,8 @@ typedef struct tc_allowedips tc_allowedips; /* both families */
 
 tc_allowedips *tc_allowedips_new(void);
 void tc_allowedips_free(tc_allowedips *table);
-/* family 4 or 6. Host bits of the address are ignored. 0, -EINVAL, -ENOMEM. */
+/* family 4 or 6. Host bits of the address are ignored. A prefix that another peer holds moves.
+ * Peers are small numbers: a table is indexed by them. 0, -EINVAL, -ENOMEM. */
 int tc_allowedips_add(tc_allowedips *table, int family, const uint8_t *address, uint32_t prefix,
                       uint32_t peer);
 /* Removes exactly this prefix if it is peer's: 0 or -ENOENT. */

@@ -67,7 +67,8 @@ bool tc_limiter_allow(tc_limiter *limiter, const tc_endpoint *from, uint64_t now
     if (found->family != from->family || found->address != address)
         *found = (bucket){.address = address, .when = now, .tokens = FULL, .family = from->family};
     found->tokens = refilled(found, now);
-    found->when = now;
+    if (now > found->when) /* workers read the clock before they get here */
+        found->when = now;
     if (found->tokens < TOKEN)
         return false;
     found->tokens -= TOKEN;
