@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,6 +157,13 @@ def test_bad_key_files(tmp_path: Path, content: bytes | None, problem: str) -> N
         tomlform.parse('[interface]\nprivate_key_file = "key"', tmp_path / "wg0.toml")
     expected = f"{tmp_path}/wg0.toml:2: private_key_file: '{tmp_path}/key' {problem}"
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("special", [os.mkfifo, os.mkdir])
+def test_a_key_file_is_a_file(tmp_path: Path, special: Callable[[Path], None]) -> None:
+    special(tmp_path / "key")
+    with pytest.raises(ConfigError, match="key' is not a file; name a file that holds one key"):
+        tomlform.parse('[interface]\nprivate_key_file = "key"', tmp_path / "wg0.toml")
 
 
 INTERFACE_WORDS = (

@@ -22,11 +22,13 @@ def read_key_file(path: Path) -> tuple[Secret, bool]:
     try:
         # Non-blocking, so that a pipe at this path cannot hold the start up.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
+        try:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
                 raise BadValue(f"{named} is not a file", "name a file that holds one key")
-            text = (file.read(_READ_MAX) or b"").decode("ascii").strip()
+            text = os.read(descriptor, _READ_MAX).decode("ascii").strip()
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise BadValue(f"{named} cannot be read: {error.strerror}", "check the path") from None
     except UnicodeDecodeError:

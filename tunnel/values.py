@@ -175,7 +175,11 @@ def _prefix(text: str) -> tuple[Address, int]:
 def interface_address(text: str) -> InterfaceAddress:
     """Return ADDRESS/PREFIX, host bits kept; a bare address is /32 or /128."""
     ip, bits = _prefix(text)
-    return IPv4Interface((int(ip), bits)) if isinstance(ip, IPv4Address) else IPv6Interface((int(ip), bits))
+    return (
+        IPv4Interface((int(ip), bits))
+        if isinstance(ip, IPv4Address)
+        else IPv6Interface((int(ip), bits))
+    )
 
 
 def network(text: str) -> Network:
