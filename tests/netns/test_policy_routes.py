@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -438,3 +439,81 @@ def test_what_a_killed_one_left_is_removed_by_the_next(
     assert any("crashed" in line for line in log)
     assert footprint(client) == before
     assert PROTOCOL == 0x74
+
+
+def test_binding_holds_beside_a_real_wg_quick(networks: TwoNetworks, tmp_path: FilePath) -> None:
+    client = networks.client
+    if shutil.which("wg-quick") is None or shutil.which("wireguard-go") is None:
+        pytest.skip("wg-quick and wireguard-go are not installed")
+    for scope in ("all", "wwan0", "wlan0"):
+        client.sysctl(f"net.ipv4.conf.{scope}.rp_filter", 1)
+    config = tmp_path / f"wq{os.getpid()}.conf"
+    key = client.run("wg genkey").stdout.strip()
+    config.write_text(
+        f"[Interface]\nPrivateKey = {key}\nAddress = 10.66.0.2/24\n"
+        f"[Peer]\nPublicKey = {key}\nAllowedIPs = 0.0.0.0/0\nEndpoint = {FAR}:51820\n"
+    )
+    config.chmod(0o600)
+    quick = ["env", "WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go", "wg-quick"]
+    before = footprint(client)
+
+    async def work(monitor: PathMonitor, routes: MachineRoutes) -> None:
+        await routes.apply(None, TunnelSettings(), monitor.path)
+        outer = OuterSockets()
+        outer.open(interface="wwan0")
+        with answering(networks.cell, socket.AF_INET) as at:
+            client.run([*quick, "up", str(config)])
+            try:
+                # The control: its rules come first and send the reverse-path check to its tunnel.
+                client.sysctl("net.ipv4.conf.all.src_valid_mark", 0)
+                assert not exchange(outer, at, FAR)
+                changed = await monitor.refresh()
+                await routes.apply(None, TunnelSettings(), changed)
+                assert exchange(outer, at, FAR)
+                assert f"dev {config.stem}" in client.ip(f"route get {FAR}")
+            finally:
+                client.run([*quick, "down", str(config)])
+        outer.close()
+
+    run(networks, tmp_path, work)
+    assert footprint(client) == before
+
+
+def test_nothing_leaves_elsewhere_when_the_permitted_interface_is_gone(
+    networks: TwoNetworks, tmp_path: FilePath
+) -> None:
+    """Even if nobody closed the sockets in time, as between the kernel's news and our reaction."""
+
+    def attempt(outer: OuterSockets) -> None:
+        for fd, far in zip(outer.pairs[0], (FAR, FAR6), strict=True):
+            with socket.socket(fileno=os.dup(fd)) as one, contextlib.suppress(OSError):
+                one.sendto(b"outer", (far, 7000))
+
+    async def work(monitor: PathMonitor, routes: MachineRoutes) -> None:
+        await routes.apply(None, TunnelSettings(), monitor.path)
+        outer = OuterSockets()
+        outer.open(interface="wwan0")
+        with (
+            answering(networks.wifi, socket.AF_INET) as at4,
+            answering(networks.wifi, socket.AF_INET6) as at6,
+        ):
+            for change in ("addr flush dev wwan0", "link set wwan0 down", "link del wwan0"):
+                networks.client.ip(change)
+                attempt(outer)
+                await routes.apply(None, TunnelSettings(), await monitor.refresh())
+                assert monitor.path.interface is None
+                attempt(outer)
+            outer.rebind(None)
+            attempt(outer)
+            # The control, and proof that nothing came before it: the first packet is this one's.
+            for at in (at4, at6):
+                assert at.recv(99) == b"outer"
+                at.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    at.recv(99)
+        with pytest.raises(MissingFacilityError, match="wwan0"):
+            outer.open(interface="wwan0")
+        assert outer.pairs == []
+        outer.close()
+
+    run(networks, tmp_path, work)
