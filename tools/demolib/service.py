@@ -1,0 +1,67 @@
+"""A program of the lab that runs until the end, writing a log that others can wait on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+from tools.demolib.errors import DemoError
+from tools.demolib.output import PATIENCE, Output
+from tools.netlab import Namespace
+
+
+class Service:
+    """A running program; its standard output and error go to `log`.
+
+    The log is a file because the program may outlive this one (--keep); `tail` turns it into
+    lines to wait for.
+    """
+
+    def __init__(
+        self, title: str, namespace: Namespace, command: list[str], log: Path, *, outlive: bool
+    ) -> None:
+        self.title = title
+        self.log = log
+        with log.open("wb") as file:
+            self._process = namespace.start(
+                command,
+                outlive=outlive,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        self._tail = namespace.start(
+            ["tail", "--lines=+1", "--follow", f"--pid={self._process.pid}", str(log)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.output = Output(self._tail)
+
+    def wait(self, pattern: str, what: str, *, after: int = 0) -> str:
+        """Wait for a line of the log; a program that has ended first is an error that says so."""
+        try:
+            return self.output.wait(pattern, what, after=after).text
+        except DemoError as error:
+            code = self._process.poll()
+            if code is None:
+                raise
+            raise DemoError(f"{self.title} ended with exit code {code}") from error
+
+    def stop(self) -> int:
+        """Ask it to end, wait until it has, and return its exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise DemoError(f"{self.title} did not end within {PATIENCE:.0f} s") from None
+        self._tail.wait()  # it has seen the end of the log
+        return code
+
+    def tell(self) -> str:
+        """Return its log, under a heading."""
+        text = self.log.read_text(errors="replace").rstrip() if self.log.exists() else ""
+        return f"---- {self.title} ----\n{text or '(it printed nothing)'}"
