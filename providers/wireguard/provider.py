@@ -1,0 +1,370 @@
+"""WireGuardProvider: the device on an event loop, with a session's links and sockets.
+
+Everything that decides is in the device; this shell moves events and time into it, and gives the
+engine the descriptors that the session owns. One reader on the engine's eventfd, one timer.
+
+The engine's clock counts sleep and the loop's does not, so the timer is never set further ahead
+than TIMER_MAX: what came due during a suspend is done that long after it at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv6Address
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from providers.wireguard.change import DeviceChange, DeviceSnapshot, PeerChange
+from providers.wireguard.device import Device
+from providers.wireguard.fromconfig import change_between, first_change, literal
+from providers.wireguard.messages import SECOND
+from providers.wireguard.saved import save
+from providers.wireguard.snapshot import check_change
+from providers.wireguard.status import peer_report, tunnel_status
+from providers.wireguard.uapi_socket import DIRECTORY, UapiServer
+from tunnel import (
+    Engine,
+    EventKind,
+    PacketTunnelProvider,
+    StopReason,
+    TunnelError,
+    tunnel_settings,
+)
+
+if TYPE_CHECKING:
+    from tunnel import Config, Event, HostPort, Path, TunnelSettings
+
+TIMER_MAX: Final = 30.0  # seconds
+RESOLVE_FIRST_PAUSE: Final = 1.0  # seconds until a name is looked up again, doubled each time
+RESOLVE_LAST_PAUSE: Final = 60.0
+LINK_GRACE: Final = 1.0  # seconds in which the session may find out for itself why a link failed
+
+_PATH: Final = 0  # the engine's number of the one path in use
+_ORDERLY: Final = frozenset(
+    {StopReason.NONE, StopReason.USER_INITIATED, StopReason.CONFIGURATION_REMOVED}
+)
+
+
+class WireGuardProvider(PacketTunnelProvider):
+    """WireGuard. `options`: `uapi` False for no configuration socket, or the folder for it."""
+
+    uses_private_key: ClassVar[bool] = True
+
+    def __init__(self, *, log: logging.Logger | None = None) -> None:
+        self._log = log or logging.getLogger("tunnel.wireguard")
+        self._engine: Engine | None = None
+        self._device: Device | None = None
+        self._uapi: UapiServer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._lookups: dict[bytes, asyncio.Task[None]] = {}
+        self._settings: TunnelSettings | None = None
+        self._trouble = ""
+
+    @property
+    def device(self) -> Device:
+        """The device, between start and stop."""
+        if self._device is None:
+            raise TunnelError("the tunnel is not running; start it first")
+        return self._device
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, between start and stop."""
+        if self._engine is None:
+            raise TunnelError("the tunnel is not running; start it first")
+        return self._engine
+
+    # ---- life ----
+
+    async def start_tunnel(self, options: Mapping[str, Any]) -> None:
+        """Bring the device up as configured, and begin handshakes with peers that have endpoints.
+
+        A name that does not resolve does not stop the others; it is looked up again.
+        """
+        context = self.context
+        config = context.config
+        change = first_change(config)
+        try:
+            check_change(change)
+            self._engine = Engine(workers=context.workers)
+            self._device = Device(self._engine, wall=time.time_ns)
+            for worker, link in enumerate(context.links):
+                self._engine.attach_link(worker, link, context.link_flags, context.mtu)
+            self._attach_outer()
+            self._device.configure(_numbered(change), self._engine.now())
+        finally:
+            change.wipe()
+        self._settings = tunnel_settings(config)
+        await context.apply(self._settings)
+        self._engine.set_mtu(context.mtu)
+        self._engine.start()
+        asyncio.get_running_loop().add_reader(self._engine.event_fd, self._on_events)
+        uapi = options.get("uapi", True)
+        if uapi:
+            directory = DIRECTORY if uapi is True else FilePath(uapi)
+            self._uapi = UapiServer(
+                context.interface,
+                self,
+                directory=directory,
+                on_removed=self._socket_removed,
+                log=self._log.info,
+            )
+            await self._uapi.start()
+        self._look_up(config)
+        for peer in config.peers:
+            if literal(peer.endpoint) is not None and peer.public_key in self._device.peers.by_key:
+                self._device.connect(peer.public_key, self._engine.now())
+        self._settle()
+
+    async def stop_tunnel(self, reason: StopReason) -> None:
+        """Release everything and zero every secret."""
+        for task in self._lookups.values():
+            task.cancel()
+        await asyncio.gather(*self._lookups.values(), return_exceptions=True)
+        self._lookups.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            if self._uapi is not None:
+                await self._uapi.close()
+            if self._device is not None and reason in _ORDERLY:
+                save(self.context.config, self.get_snapshot())
+        finally:
+            self._uapi = None
+            if self._engine is not None:
+                asyncio.get_running_loop().remove_reader(self._engine.event_fd)
+                self._engine.stop()
+            if self._device is not None:
+                self._device.close()
+            if self._engine is not None:
+                self._engine.close()
+            self._device = self._engine = None
+
+    async def path_changed(self, path: Path) -> None:
+        """Go over to the sockets of another path, and let the peers learn it at once."""
+        if self._engine is None or self._device is None:
+            return
+        self._trouble = ""
+        self._attach_outer()
+        if self.context.outer.pairs:
+            self._device.path_changed(self._engine.now())
+            self._look_up(self.context.config)
+        self._settle()
+
+    def mtu_changed(self, mtu: int) -> None:
+        """Pad up to another MTU from now on."""
+        if self._engine is not None:
+            self._engine.set_mtu(mtu)
+
+    def _attach_outer(self) -> None:
+        """Give the engine the sockets of the moment; without any, nothing can leave."""
+        self.engine.detach_outer(_PATH)
+        for worker, (four, six) in enumerate(self.context.outer.pairs):
+            self.engine.attach_outer(worker, _PATH, four, six)
+
+    # ---- events and time ----
+
+    def _on_events(self) -> None:
+        try:
+            now = self.engine.now()
+            for event in self.engine.read_events():
+                if event.kind is EventKind.LINK_FAILED:
+                    self._link_failed(event)
+                elif event.kind is EventKind.OUTER_FAILED:
+                    self._trouble = _words(event.value)
+                else:
+                    self.device.handle_event(event, now)
+        finally:
+            self._settle()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        try:
+            self.device.handle_timeout(self.engine.now())
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """After anything happened: set the timer, tell the session how the tunnel is doing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self.device.next_deadline()
+        if deadline is not None:
+            delay = min(max(0.0, (deadline - self.engine.now()) / SECOND), TIMER_MAX)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+        self.context.status_changed(*tunnel_status(self.device, self._trouble))
+
+    def _link_failed(self, event: Event) -> None:
+        error = TunnelError(
+            f"{self.context.interface}: a queue of the interface failed: {_words(event.value)}; "
+            "start the tunnel again"
+        )
+        # Mostly the interface was deleted, which the session notices too, and ends in its own way.
+        asyncio.get_running_loop().call_later(LINK_GRACE, self._cancel, error)
+
+    def _socket_removed(self) -> None:
+        self._cancel(
+            TunnelError(f"{self.context.interface}: the configuration socket was removed; ending")
+        )
+
+    def _cancel(self, error: TunnelError) -> None:
+        if self._engine is not None:
+            self.context.cancel(error)
+
+    # ---- names ----
+
+    def _look_up(self, config: Config, old: Config | None = None) -> None:
+        """Look up every endpoint that is a name, each by itself.
+
+        One that has an address is left alone, unless it had another name in the old configuration.
+        """
+        before = {} if old is None else {peer.public_key: peer.endpoint for peer in old.peers}
+        for peer in config.peers:
+            known = self.device.peers.by_key.get(peer.public_key)
+            if peer.endpoint is None or literal(peer.endpoint) or known is None:
+                continue
+            moved = before.get(peer.public_key, peer.endpoint) != peer.endpoint
+            if known.has_endpoint and not moved:
+                continue
+            running = self._lookups.get(peer.public_key)
+            if running is not None:
+                running.cancel()
+            self._lookups[peer.public_key] = asyncio.create_task(
+                self._resolve(peer.public_key, peer.endpoint)
+            )
+
+    async def _resolve(self, public_key: bytes, endpoint: HostPort) -> None:
+        pause = RESOLVE_FIRST_PAUSE
+        while True:
+            try:
+                addresses = await self.context.resolve(endpoint)
+                break
+            except TunnelError as error:
+                peer = self.device.peers.by_key.get(public_key)
+                if peer is None:
+                    return
+                peer.note = f"cannot resolve {endpoint.host}: {error}"
+                self._settle()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RESOLVE_LAST_PAUSE)
+        change = PeerChange(public_key, update_only=True, endpoint=(addresses[0], endpoint.port))
+        now = self.engine.now()
+        self.device.configure(_numbered(DeviceChange(peers=(change,))), now)
+        if public_key in self.device.peers.by_key:
+            self.device.connect(public_key, now)
+        self._settle()
+
+    # ---- configuration ----
+
+    def get_snapshot(self) -> DeviceSnapshot:
+        """Return the device as `wg show` shows it. Port and mark are those in force."""
+        outer = self.context.outer
+        return replace(self.device.snapshot(), listen_port=outer.port, fwmark=outer.mark)
+
+    async def configure(self, change: DeviceChange) -> None:
+        """Carry out a change of `wg set`. Raises OSError, TunnelError or ValueError.
+
+        The sockets come first, since only they can refuse (the port may be taken); after that
+        nothing can fail.
+        """
+        change = _numbered(change)
+        check_change(change)
+        if change.listen_port is not None:
+            self._set_port(change.listen_port)
+        if change.fwmark is not None:
+            await self._set_mark(change.fwmark)
+        self.device.configure(change, self.engine.now())
+        self._settle()
+
+    async def reload(self, config: Config) -> None:
+        """Go over to another configuration; sessions of peers that stay go on."""
+        old, outer = self.context.config, self.context.outer
+        change = change_between(old, config)
+        try:
+            numbered = _numbered(change)
+            check_change(numbered)
+            old_port, settings = outer.port, tunnel_settings(config)
+            if config.interface.listen_port != old.interface.listen_port:
+                self._set_port(config.interface.listen_port)
+            try:
+                await self.context.apply(settings)
+            except BaseException:
+                self._set_port(old_port)
+                if self._settings is not None:
+                    with contextlib.suppress(TunnelError, OSError):
+                        await self.context.apply(self._settings)
+                raise
+            self._settings = settings
+            self.device.configure(numbered, self.engine.now())
+        finally:
+            change.wipe()
+        self._attach_outer()
+        self._look_up(config, old)
+        self._settle()
+
+    def _set_port(self, port: int) -> None:
+        try:
+            self.context.outer.set_port(port)
+        finally:
+            self._attach_outer()
+            self.context.outer.release()
+
+    async def _set_mark(self, mark: int) -> None:
+        try:
+            self.context.outer.set_mark(mark)
+            if self._settings is not None:
+                settings = replace(self._settings, fwmark=mark)
+                await self.context.apply(settings)
+                self._settings = settings
+        finally:
+            self._attach_outer()
+            self.context.outer.release()
+
+    # ---- reports ----
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Return the `peers` list of `tunnelctl status --json`."""
+        if self._device is None or self._engine is None:
+            return []
+        now = self._engine.now()
+        return [peer_report(self._device, peer, now) for peer in self._device.peers]
+
+    def counters(self) -> dict[str, int]:
+        """Return the engine's counters and those of refused handshakes."""
+        if self._device is None or self._engine is None:
+            return {}
+        return {**self._engine.counters(), **self._device.counts}
+
+
+def _numbered(change: DeviceChange) -> DeviceChange:
+    """Return a change in which the scopes of link-local endpoints are interface numbers."""
+    return replace(change, peers=tuple(_numbered_peer(peer) for peer in change.peers))
+
+
+def _numbered_peer(peer: PeerChange) -> PeerChange:
+    if peer.endpoint is None:
+        return peer
+    address, port = peer.endpoint
+    scope = address.scope_id if isinstance(address, IPv6Address) else None
+    if scope is None or scope.isdigit():
+        return peer
+    try:
+        number = socket.if_nametoindex(scope)
+    except OSError as error:
+        raise ValueError(f"endpoint scope {scope!r} is not an interface of this machine") from error
+    plain = str(address).partition("%")[0]
+    return replace(peer, endpoint=(IPv6Address(f"{plain}%{number}"), port))
+
+
+def _words(code: int) -> str:
+    """Return an errno in words."""
+    return os.strerror(code)
