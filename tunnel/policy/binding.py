@@ -135,10 +135,7 @@ class BindingPolicy:
         usable = sorted((i for i in allowed if i.usable), key=self._preference)
         if not usable:
             return Path(PathStatus.UNSATISFIED, self._why_none(interfaces, refused), (), self.binds)
-        # Avoided ones sort last, so the first says whether there is anything else.
-        if not self._is_avoided(usable[0]):
-            usable = [i for i in usable if not self._is_avoided(i)]
-        first = usable[0]
+        first = usable[0]  # avoided ones sort last: they stand by for when the others are gone
         rule = self._permitted_rank(first)
         because = (
             f"permitted by {self.permitted[rule]}" if self.permitted else "nothing else wanted"
