@@ -1,0 +1,480 @@
+"""tunneld's command line, what it decides before it makes anything, its errors and exit codes."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunnel.config import BindingConfig, Config, InterfaceOverride
+from tunnel.daemon import background, check, filefor, keystore, lines, machine, options, service
+from tunnel.daemon.options import NOT_YET, Options, parse
+from tunnel.daemon.plan import make_plan
+from tunnel.daemon.plugins import find_providers, load_provider
+from tunnel.daemon.words import OTHERS_ARE_FREE, binding_line
+from tunnel.errors import ConfigError, PrivilegeError, TunnelError
+from tunnel.policy.binding import Term
+from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
+from tunnel.policy.path import Path as NetworkPath, PathStatus
+from tunnel.provider import PacketTunnelProvider
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+PEER = base64.b64encode(bytes(range(1, 33))).decode()
+CONF = f"[Interface]\nPrivateKey = {KEY}\nAddress = 10.0.0.2/24\n[Peer]\nPublicKey = {PEER}\n"
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "wg7.conf"
+    path.write_text(CONF + "AllowedIPs = 0.0.0.0/0\nEndpoint = 192.0.2.1:51820\n")
+    path.chmod(0o600)
+    return path
+
+
+# ---- the command line ----
+
+
+def test_what_is_not_said_has_the_contracts_defaults() -> None:
+    assert parse([]) == Options(name="tunnel0")
+    assert parse(["--foreground"]) == Options(name="tunnel0")
+
+
+def test_everything_said_is_taken() -> None:
+    arguments = (
+        "wg9 --config /x/wg0.conf --bind cellular,if:usb0 --prohibit expensive --provider loopback"
+        " --classify wwan0=cellular --classify a=wifi --workers 4 --check --log-level debug"
+    )
+    assert parse(arguments.split()) == Options(
+        name="wg9",
+        config=Path("/x/wg0.conf"),
+        bind="cellular,if:usb0",
+        prohibit="expensive",
+        classify=(("wwan0", "cellular"), ("a", "wifi")),
+        provider="loopback",
+        workers=4,
+        check=True,
+        log_level="debug",
+    )
+
+
+def test_the_name_is_the_files_unless_given() -> None:
+    for arguments, name in (
+        (["--config", "/etc/wireguard/home.conf"], "home"),
+        (["--config", "/etc/wireguard/home.conf", "wg3"], "wg3"),
+    ):
+        said = parse(arguments)
+        assert said is not None
+        assert said.name == name
+
+
+def test_only_a_name_alone_goes_to_the_background() -> None:
+    for arguments, expected in (
+        (["wg0"], True),
+        (["wg0", "--foreground"], False),
+        (["wg0", "--ephemeral-key"], False),
+        (["--config", "wg0.conf"], False),
+        ([], False),
+    ):
+        said = parse(arguments)
+        assert said is not None
+        assert said.background is expected
+
+
+@pytest.mark.parametrize("option", NOT_YET)
+def test_what_is_not_there_yet_is_refused_by_name(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [option, "x"] if NOT_YET[option] else [option]
+    assert service.run(["wg0", *arguments]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"tunneld: {option} is not there yet; leave it out, see README.md\n",
+    )
+
+
+SYNOPSIS = """
+    --config --bind --prohibit --avoid --classify --include-all-networks --exclude-local-networks
+    --allow-inbound --confirm --lockdown-on-exit --provider --userspace --socks5 --http-proxy
+    --proxy-credentials --forward --expose --workers --crypto --foreground --check --log-level
+    --ephemeral-key
+"""
+
+
+def test_every_option_of_the_contract_is_taken_or_refused() -> None:
+    known = {name for parameter in options._command.params for name in parameter.opts}
+    assert set(SYNOPSIS.split()) <= known
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--no-such"], "--no-such"),
+        (["a", "b"], "extra argument"),
+        (["--workers", "0"], "--workers"),
+        (["--workers", "17"], "--workers"),
+        (["--log-level", "loud"], "--log-level"),
+        (["--classify", "wwan0"], "'wwan0' is not IF=TYPE"),
+        (["--classify", "wwan0=sheep"], "'sheep' is no type of interface"),
+        (["--provider", "none-such"], "'none-such' is not installed; there are: "),
+        (["--bind", "wimax"], "'wimax' is neither a type nor a present interface"),
+        (["--bind", "expensive"], "expensive is an attribute"),
+        (["--bind", ""], "an empty term"),
+        (["a/b"], "IFNAME: 'a/b' is not an interface name"),
+        (["sixteen-letters-"], "is not an interface name"),
+        (["--config", "/etc/a name.conf"], "from the file's name; give IFNAME as well"),
+        (["--config", "x.conf", "--ephemeral-key"], "--ephemeral-key is for a tunnel without"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "--config" not in arguments and arguments[0] in ("--bind", "--classify", "--provider"):
+        arguments = [*arguments, "--check"]
+    assert service.run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("tunneld: ")
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_help_and_version_end_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert service.run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--bind SPEC" in shown
+    assert "--avoid" not in shown
+    assert service.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("tunneld 0.")
+
+
+# ---- what is decided ----
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "wg0.toml"
+    path.write_text(
+        f'[interface]\nprivate_key = "{KEY}"\n[binding]\nbind = ["wifi"]\nprohibit = ["wired"]\n'
+        '[interfaces.eth9]\ntype = "wired"\nexpensive = true\n'
+    )
+    path.chmod(0o600)
+    said = Options(
+        name="wg0", config=path, bind="if:wwan0, cellular", classify=(("eth9", "cellular"),),
+        provider="loopback",
+    )  # fmt: skip
+    plan = make_plan(said)
+    assert plan.config.binding == BindingConfig(bind=("if:wwan0", "cellular"), prohibit=("wired",))
+    assert plan.config.interfaces["eth9"] == InterfaceOverride(type="cellular", expensive=True)
+    assert plan.policy.permitted == (Term("wwan0"), Term(InterfaceType.CELLULAR))
+    assert plan.policy.prohibited == (Term(InterfaceType.WIRED),)
+    assert plan.managed
+    file_only = make_plan(replace(said, bind=None, classify=()))
+    assert file_only.policy.permitted == (Term(InterfaceType.WIFI),)
+
+
+def test_errors_of_the_file_are_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = {
+        "wg0.conf": ("[Interface]\nMtu = wide\n", "wg0.conf:2"),
+        "wg1.toml": ('[binding]\nbind = "wimax"\n', "'wimax' is neither a type"),
+        "wg2.toml": ('[interfaces.eth0]\ntype = "sheep"\n', "'sheep'"),
+        "wg3.ini": ("", "unknown kind of file"),
+        "wg4.conf": ("\xff", "is not UTF-8"),
+        "absent.conf": (None, "cannot be read"),
+    }
+    for name, (text, words) in cases.items():
+        path = tmp_path / name
+        if text is not None:
+            path.write_bytes(text.encode("latin-1"))
+        assert service.run(["--config", str(path), "--check", "--provider", "loopback"]) == 3, name
+        out, err = capsys.readouterr()
+        assert words in err
+        assert str(path) in err
+        assert (out, err.count("\n")) == ("", 1)
+
+
+def test_a_bare_name_takes_only_binding_and_classes_from_its_file(tmp_path: Path) -> None:
+    assert filefor.config_beside("wg0", tmp_path) == Config()
+    path = tmp_path / "wg0.toml"
+    path.write_text('[binding]\nbind = "cellular"\n[interfaces.eth0]\ntype = "cellular"\n')
+    found = filefor.config_beside("wg0", tmp_path)
+    assert found.binding.bind == ("cellular",)
+    assert found.interfaces["eth0"].type == "cellular"
+    path.write_text('[interface]\naddresses = ["10.0.0.1/24"]\n')
+    with pytest.raises(ConfigError, match=r"has more than .*; remove the rest, or start"):
+        filefor.config_beside("wg0", tmp_path)
+
+
+def test_providers_are_found_by_entry_point(tmp_path: Path) -> None:
+    assert {"loopback", "wireguard"} <= set(find_providers())
+    folder = tmp_path / "their-1.0.dist-info"
+    folder.mkdir()
+    (folder / "entry_points.txt").write_text(
+        "[console_scripts]\nx = y:z\n\n[tunnel.providers]\n# theirs\n"
+        "theirs = collections:OrderedDict\nbroken = no_such_module:X\n"
+        "good = providers.loopback:LoopbackProvider [extra]\n[other]\nfoo = a:b\n"
+    )
+    folders = [str(tmp_path)]
+    assert set(find_providers(folders)) == {"theirs", "broken", "good"}
+    assert issubclass(load_provider("good", folders), PacketTunnelProvider)
+    with pytest.raises(TunnelError, match="OrderedDict is not a PacketTunnelProvider"):
+        load_provider("theirs", folders)
+    with pytest.raises(TunnelError, match="broken cannot be loaded"):
+        load_provider("broken", folders)
+
+
+def test_without_privilege_it_ends_with_exit_4(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "_has_capability", lambda number: False)
+    monkeypatch.setattr(background, "harden", lambda: None)
+    assert service.run(["--provider", "loopback"]) == 4
+    assert "needs CAP_NET_ADMIN; run it as root" in capsys.readouterr().err
+
+
+def test_without_a_tun_device_it_ends_with_exit_5(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "_has_capability", lambda number: True)
+    monkeypatch.setattr(machine, "_TUN_DEVICE", Path("/dev/net/none"))
+    monkeypatch.setattr(background, "harden", lambda: None)
+    assert service.run(["--provider", "loopback"]) == 5
+    assert "load the module with `modprobe tun`" in capsys.readouterr().err
+
+
+def test_an_internal_error_is_one_line_and_a_traceback_only_when_debugging(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fall(said: Options) -> Any:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(service, "make_plan", fall)
+    assert service.run([]) == 1
+    assert capsys.readouterr().err == "tunneld: internal error: RuntimeError: two lines\n"
+    assert service.run(["--log-level", "debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+# ---- the key that is kept ----
+
+
+def test_a_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    former = os.umask(0)
+    try:
+        directory = tmp_path / "state" / "tunneld"
+        first = keystore.kept_key("wg0", directory)
+    finally:
+        os.umask(former)
+    assert first == keystore.kept_key("wg0", directory)
+    assert first != keystore.kept_key("wg1", directory)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / "wg0.key").stat().st_mode) == 0o600
+    assert sorted(p.name for p in directory.iterdir()) == ["wg0.key", "wg1.key"]
+    data = first.reveal()
+    assert (data[0] & 7, data[31] & 0xC0) == (0, 0x40)  # RFC 7748, section 5
+
+
+def test_the_public_half_is_wgs(tmp_path: Path) -> None:
+    key = keystore.new_key()
+    try:
+        done = subprocess.run(
+            ["wg", "pubkey"], input=key.base64(), capture_output=True, text=True, check=True
+        )
+    except FileNotFoundError:
+        pytest.skip("wg is not installed: apt install wireguard-tools")
+    assert keystore.public_half(key) == done.stdout.strip()
+
+
+def _link(path: Path) -> None:
+    path.with_name("other").write_text(KEY)
+    path.symlink_to(path.with_name("other"))
+
+
+@pytest.mark.parametrize(
+    ("put", "words"),
+    [
+        (lambda path: (path.write_text("no key"), path.chmod(0o600)), "restore the file"),
+        (lambda path: (path.write_text(KEY), path.chmod(0o644)), "may be read by others"),
+        (lambda path: path.mkdir(), "cannot be used: Is a directory"),
+        (_link, "cannot be used"),
+        (lambda path: os.mkfifo(path, 0o600), "is not a file"),
+    ],
+    ids=["garbage", "open to others", "a directory", "a symbolic link", "a pipe"],
+)
+def test_a_key_file_that_cannot_be_trusted_is_refused(
+    tmp_path: Path, put: Callable[[Path], Any], words: str
+) -> None:
+    tmp_path.chmod(0o700)
+    path = tmp_path / "wg0.key"
+    put(path)
+    with pytest.raises(ConfigError, match=words) as caught:
+        keystore.kept_key("wg0", tmp_path)
+    assert str(path) in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_a_directory_that_cannot_be_written_names_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(keystore, "_make_directory", refuse)
+    with pytest.raises(PrivilegeError, match="or use --ephemeral-key"):
+        keystore.kept_key("wg0", tmp_path)
+
+
+# ---- the background ----
+
+
+def run_python(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
+    )
+
+
+def test_the_command_returns_when_the_daemon_is_ready_and_the_daemon_lives_on(
+    tmp_path: Path,
+) -> None:
+    fifo = tmp_path / "alive"
+    os.mkfifo(fifo)
+    done = run_python(
+        "import os, sys\n"
+        "from tunnel.daemon.background import in_background\n"
+        "def work(ready):\n"
+        "    print('before', flush=True)\n"
+        "    ready()\n"
+        "    print('lost', flush=True)\n"
+        f"    with open({str(fifo)!r}, 'w') as fifo:\n"
+        "        print(os.getpid(), os.getsid(0), os.getcwd(), os.isatty(0), file=fifo)\n"
+        "    return 7\n"
+        "sys.exit(in_background(work))"
+    )
+    # subprocess waits for the end of the output too: only a closed one lets it return.
+    assert (done.returncode, done.stdout, done.stderr) == (0, "before\n", "")
+    with open(fifo) as alive:
+        pid, session, directory, terminal = alive.read().split()
+    assert (pid != session, directory, terminal) == (True, "/", "False")
+
+
+def test_a_daemon_that_fails_gives_its_exit_code_to_the_command() -> None:
+    program = "import sys; from tunnel.daemon.background import in_background as b;"
+    assert run_python(f"{program} sys.exit(b(lambda ready: 3))").returncode == 3
+    died = run_python(f"import os; {program} sys.exit(b(lambda ready: os._exit(9)))")
+    assert died.returncode == 1
+
+
+def test_a_hardened_process_dumps_no_core_and_makes_private_files(tmp_path: Path) -> None:
+    done = run_python(
+        "import ctypes, os, resource\n"
+        "from tunnel.daemon.background import harden\n"
+        "harden()\n"
+        "print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0),"
+        " oct(os.umask(0)))"
+    )
+    assert done.stdout == "(0, 0) 0 0o77\n"
+
+
+def test_systemd_is_told_where_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
+        inbox.bind(str(tmp_path / "notify"))
+        inbox.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        background.notify("READY=1")
+        assert inbox.recv(100) == b"READY=1"
+    background.notify("READY=1")  # nobody listens any more
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    background.notify("READY=1")
+
+
+# ---- what it says ----
+
+WWAN = Interface(
+    index=3,
+    name="wwan0",
+    classification=Classification(InterfaceType.CELLULAR, "name pattern", Confidence.GUESS),
+)
+
+
+@pytest.mark.parametrize(
+    ("binding", "path", "line"),
+    [
+        (
+            BindingConfig(bind=("cellular",)),
+            NetworkPath(PathStatus.SATISFIED, "", (WWAN,), True),
+            "binding cellular: tunneld's own traffic leaves only on wwan0 (cellular, by name "
+            f"pattern, a guess); {OTHERS_ARE_FREE}",
+        ),
+        (
+            BindingConfig(bind=("cellular", "wifi"), prohibit=("expensive",)),
+            NetworkPath(PathStatus.UNSATISFIED, "", (), True),
+            "binding cellular, wifi and prohibiting expensive: tunneld's own traffic leaves "
+            f"nowhere yet; {OTHERS_ARE_FREE}",
+        ),
+        (
+            BindingConfig(),
+            NetworkPath(PathStatus.SATISFIED, "", (WWAN,), False),
+            "no binding: tunneld's own traffic follows the routing table; --bind SPEC restricts it",
+        ),
+    ],
+)
+def test_the_start_line_says_what_is_in_force(
+    binding: BindingConfig, path: NetworkPath, line: str
+) -> None:
+    assert binding_line(binding, path) == line
+
+
+def test_repeated_lines_are_merged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = lines.open_log("wg%0", "info")
+    try:
+        for text in ("waiting", "waiting", "waiting", "connected", "waiting"):
+            log.info("%s", text)
+        log.debug("unseen")
+    finally:
+        log.handlers.clear()
+        log.filters.clear()
+        log.propagate = True
+        log.setLevel(logging.NOTSET)
+    assert capsys.readouterr().err == (
+        "tunneld: wg%0: waiting\ntunneld: wg%0: connected\ntunneld: wg%0: waiting\n"
+    )
+
+
+def test_check_shows_the_configuration_and_the_machine_and_applies_nothing(
+    conf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(name for _, name in socket.if_nameindex())
+    arguments = ["--config", str(conf), "--check", "--provider", "loopback", "--bind", "loopback"]
+    assert service.run(arguments) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert sorted(name for _, name in socket.if_nameindex()) == before
+    assert KEY not in "\n".join(shown)
+    for start in (
+        "interface: wg7",
+        "address: 10.0.0.2/24",
+        "binding loopback: tunneld's own traffic leaves ",
+        "present: lo (loopback, by ",
+        "path: ",
+        "MTU on this path: ",
+        "mark of tunneld's own packets: 0x",
+        "rule ",
+        "firewall: packets for 10.0.0.2 ",
+        "kill switch: off",
+    ):
+        assert any(line.startswith(start) for line in shown), start
+
+
+def test_check_without_a_file_touches_no_route(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(Options(name="wg7", provider="loopback"))
+    shown = check.check(plan)
+    assert not [line for line in shown if line.startswith(("rule ", "route ", "MTU on"))]
