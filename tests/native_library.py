@@ -1,0 +1,82 @@
+"""The core's primitives as a shared library: what the module does not export is tested from here.
+
+Compiled from native/src when a test first asks for it, so that tests see the sources as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).resolve().parent.parent / "native"
+PRIMITIVES = ("mac", "limiter", "replay", "checksum", "wipe")
+
+
+class Endpoint(ctypes.Structure):
+    """`tc_endpoint` of tunnel_core.h."""
+
+    _fields_ = (
+        ("family", ctypes.c_uint8),
+        ("path", ctypes.c_uint8),
+        ("port", ctypes.c_uint16),
+        ("scope", ctypes.c_uint32),
+        ("src_interface", ctypes.c_uint32),
+        ("address", ctypes.c_uint8 * 16),
+        ("src", ctypes.c_uint8 * 16),
+    )
+
+
+class Replay(ctypes.Structure):
+    """`tc_replay` of replay.h."""
+
+    _fields_ = (("newest", ctypes.c_uint64), ("bitmap", ctypes.c_uint64 * 128))
+
+
+@functools.cache
+def native_library() -> ctypes.CDLL:
+    """Return the library; skips the test where there is no compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "primitives.so"
+        subprocess.run(
+            [
+                compiler,
+                *("-shared", "-fPIC", "-O2", "-std=gnu11", "-D_GNU_SOURCE"),
+                *(f"-I{NATIVE / name}" for name in ("include", "src")),
+                *(str(NATIVE / "src" / f"{name}.c") for name in PRIMITIVES),
+                *("-lcrypto", "-o", str(path)),
+            ],
+            check=True,
+        )
+        library = ctypes.CDLL(str(path))  # stays mapped when the file goes
+    word, pointer = ctypes.c_uint64, ctypes.c_void_p
+    for name, result, arguments in (
+        ("tc_mac_new", pointer, ()),
+        ("tc_mac_free", None, (pointer,)),
+        ("tc_mac_key", ctypes.c_int, (pointer, ctypes.c_char_p, ctypes.c_char_p, pointer)),
+        ("tc_mac1_valid", ctypes.c_bool, (pointer, ctypes.c_char_p, pointer, ctypes.c_size_t)),
+        (
+            "tc_mac2_valid",
+            ctypes.c_bool,
+            (pointer, ctypes.c_char_p, pointer, pointer, ctypes.c_size_t),
+        ),
+        ("tc_cookie", ctypes.c_int, (pointer, ctypes.c_char_p, pointer, pointer)),
+        ("tc_limiter_new", pointer, (word,)),
+        ("tc_limiter_free", None, (pointer,)),
+        ("tc_limiter_allow", ctypes.c_bool, (pointer, pointer, word)),
+        ("tc_replay_accept", ctypes.c_bool, (pointer, word)),
+        ("tc_checksum_add", word, (word, ctypes.c_char_p, ctypes.c_size_t)),
+        ("tc_checksum_copy", word, (word, pointer, ctypes.c_char_p, ctypes.c_size_t)),
+        ("tc_checksum_fold", ctypes.c_uint16, (word,)),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
