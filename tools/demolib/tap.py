@@ -99,6 +99,13 @@ def other_filter(port: int) -> bytes:
     return _assemble([*_udp_port(port, "leave", "rest"), *rest, TAKE, LEAVE])
 
 
+def attach(sock: socket.socket, program: bytes) -> None:
+    """Let a socket receive only what a program takes."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
 def _assemble(steps: list[Step]) -> bytes:
     """Turn labels into distances; an empty one means the next step."""
     places = {label: place for place, (label, *_) in enumerate(steps) if label}
@@ -151,9 +158,7 @@ class _Counter:
     def __init__(self, interface: str, program: bytes) -> None:
         # Without a protocol it hears nothing until it is bound, when the filter is in place.
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        buffer = ctypes.create_string_buffer(program, len(program))
-        fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+        attach(self._socket, program)
         self._socket.bind((interface, _ETH_P_ALL))
         self._socket.setblocking(False)
         self._total = 0
