@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path as FilePath
@@ -26,10 +25,10 @@ from tunnel.policy.rtnl import (
     LinkAddress,
     Route,
     Rule,
-    address_from,
-    link_from,
+    addresses_from,
+    links_from,
     routes_from,
-    rule_from,
+    rules_from,
 )
 from tunnel.policy.state import NetworkState, Override, build_state
 from tunnel.settings import Address
@@ -303,45 +302,76 @@ ROUTES = [
 ]
 
 
-@pytest.mark.parametrize(("message", "routes"), ROUTES)
-def test_route_messages(message: memoryview, routes: list[Route]) -> None:
-    assert list(routes_from(message)) == routes
+@pytest.mark.parametrize(("raw", "routes"), ROUTES)
+def test_route_messages(raw: memoryview, routes: list[Route]) -> None:
+    assert list(routes_from(raw)) == routes
 
 
-class Message(dict[str, Any]):
-    """Looks like pyroute2's decoded message."""
-
-    def get_attr(self, name: str) -> Any:
-        return self.get(name)
+def message(body: bytes, *attributes: bytes) -> memoryview:
+    body += b"".join(attributes)
+    return memoryview(struct.pack("=IHHII", 16 + len(body), 16, 0, 1, 0) + body)
 
 
-def test_address_messages() -> None:
-    base = {"index": 3, "prefixlen": 64, "flags": 0, "IFA_ADDRESS": "fd00::2"}
-    flagged: Iterator[tuple[int, bool]] = iter(
-        [(0x40, True), (0x44, False), (0x08, True), (0, False)]
-    )
-    for flags, tentative in flagged:
-        found = address_from(Message(base, IFA_FLAGS=flags))
-        assert found == LinkAddress(3, ip_interface("fd00::2/64"), tentative)
-    # On a point-to-point link the local address is ours, the other one the far end's.
-    far = Message(base, IFA_ADDRESS="10.0.0.1", IFA_LOCAL="10.0.0.2", prefixlen=32)
-    assert address_from(far).address == ip_interface("10.0.0.2/32")
+def test_link_messages() -> None:
+    kind = attribute(0x8000 | 18, attribute(1, b"veth\0") + attribute(2, b"\0" * 8))
+    fields = struct.pack("=BxHiII", 0, 1, 3, 0x10043, 0)
+    found = links_from(message(fields, attribute(3, b"wwan0\0"), kind, attribute(4, u32(1428))))
+    assert list(found) == [Link(3, "wwan0", 1, "veth", True, True, 1428)]
+    down = links_from(message(struct.pack("=BxHiII", 0, 519, 4, 0x1, 0), attribute(3, b"x\0")))
+    assert list(down) == [Link(4, "x", 519, None, True, False, 0)]
 
 
-def test_link_and_rule_messages() -> None:
-    link = Message(
-        index=3, ifi_type=1, flags=0x10043, IFLA_IFNAME="wwan0", IFLA_MTU=1428,
-        IFLA_LINKINFO=Message(IFLA_INFO_KIND="veth"),
-    )  # fmt: skip
-    assert link_from(link) == Link(3, "wwan0", 1, "veth", True, True, 1428)
-    base = {"family": 2, "table": 252, "action": 1, "flags": 0, "tos": 0, "src_len": 32}
-    base |= {"FRA_TABLE": 51820, "FRA_PRIORITY": 98, "FRA_SUPPRESS_PREFIXLEN": 0xFFFFFFFF}
-    inverted = Message(base, flags=2, FRA_FWMARK=51820, FRA_FWMASK=0xFFFFFFFF)
-    assert rule_from(inverted) == Rule(4, 98, 51820, mark=51820, invert=True)
-    assert rule_from(inverted).catches_all
-    assert not rule_from(Message(base, FRA_SRC="10.0.0.2")).catches_all
-    assert not rule_from(Message(base, FRA_L3MDEV=1)).catches_all
-    assert not rule_from(Message(base, FRA_FWMARK=1, FRA_FWMASK=0xFF)).catches_all
+@pytest.mark.parametrize(
+    ("flags", "tentative"), [(0x40, True), (0x44, False), (8, True), (0, False)]
+)
+def test_address_messages(flags: int, tentative: bool) -> None:
+    fields = struct.pack("=4BI", 10, 64, 0x40, 0, 3)
+    address = attribute(1, ip_address("fd00::2").packed)
+    found = addresses_from(message(fields, address, attribute(8, u32(flags))))
+    assert list(found) == [LinkAddress(3, ip_interface("fd00::2/64"), tentative)]
+
+
+def test_of_a_point_to_point_address_the_local_end_is_ours() -> None:
+    fields = struct.pack("=4BI", 2, 32, 0, 0, 3)
+    far, near = (attribute(i, ip_address(f"10.0.0.{i}").packed) for i in (1, 2))
+    found = addresses_from(message(fields, far, near))
+    assert list(found) == [LinkAddress(3, ip_interface("10.0.0.2/32"))]
+    assert list(addresses_from(message(struct.pack("=4BI", 129, 0, 0, 0, 3), far))) == []
+
+
+ALL_ONES = attribute(14, u32(0xFFFFFFFF))
+MARKED = (attribute(10, u32(51820)), attribute(16, u32(0xFFFFFFFF)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "attributes", "rule", "all_"),
+    [
+        (2, (*MARKED, ALL_ONES), Rule(4, 98, 51820, mark=51820, invert=True), True),
+        (0, (attribute(14, u32(0)),), Rule(4, 98, 51820, suppress_prefixlen=0), True),
+        (0, (attribute(17, b"wwan0\0"),), Rule(4, 98, 51820, oif="wwan0"), False),
+        (0, (attribute(21, b"\x74"),), Rule(4, 98, 51820, PROTOCOL), True),
+        (
+            0,
+            (attribute(2, bytes((10, 0, 0, 2))),),
+            Rule(4, 98, 51820, source=ip_network("10.0.0.2/32")),
+            False,
+        ),
+        (0, (attribute(19, b"\x01"),), Rule(4, 98, 51820, special=True), False),
+        (0, (attribute(20, bytes(8)),), Rule(4, 98, 51820, special=True), False),
+        (
+            0,
+            (MARKED[0], attribute(16, u32(1))),
+            Rule(4, 98, 51820, mark=51820, special=True),
+            False,
+        ),
+    ],
+)
+def test_rule_messages(flags: int, attributes: tuple[bytes, ...], rule: Rule, all_: bool) -> None:
+    fields = struct.pack("=8BI", 2, 0, 32, 0, 252, 0, 0, 1, flags)
+    table, preference = attribute(15, u32(51820)), attribute(6, u32(98))
+    (found,) = rules_from(message(fields, table, preference, *attributes))
+    assert found == rule
+    assert found.catches_all == all_
 
 
 # ---- DNS ----
