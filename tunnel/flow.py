@@ -45,8 +45,11 @@ class PacketFlow:
         self._flags = link_flags
         self._units = units
         self._closed = False
-        self._view = memoryview(bytearray(READ_BYTES))
-        self._buffer = octets(self._view)
+        memory = bytearray(READ_BYTES)
+        self._view = memoryview(memory)
+        # Lent by the memory itself: a view that lends it further crashes the interpreter when the
+        # garbage collector clears the view first.
+        self._buffer = octets(memory)
         self._spans = ffi.new(f"tc_span[{READ_PACKETS}]")
         self._span_view = memoryview(ffi.buffer(self._spans))
         self._refused = ffi.new("uint32_t *")
