@@ -336,7 +336,7 @@ class FakeEngine:
             return
         identifier, bit, session = found
         try:
-            packet = open_(session.receive_key, counter, data[16:])
+            packet = _trimmed(open_(session.receive_key, counter, data[16:]))
         except AuthenticationError:
             self.dropped += 1
             return
@@ -386,6 +386,14 @@ class FakeEngine:
 
 def _mac(key: bytes, data: bytes) -> bytes:
     return hashlib.blake2s(data, key=key, digest_size=16).digest()
+
+
+def _trimmed(packet: bytes) -> bytes:
+    """Return an IP packet without its padding."""
+    if not packet:
+        return packet
+    four = packet[0] >> 4 == 4
+    return packet[: int.from_bytes(packet[2:4]) if four else 40 + int.from_bytes(packet[4:6])]
 
 
 def _address_of(packet: bytes, *, source: bool) -> Address:
