@@ -1,4 +1,4 @@
-"""A PacketFlow that only the garbage collector can free: a provider and its context form a cycle."""
+"""A PacketFlow that only the collector can free: a provider and its context form a cycle."""
 
 from __future__ import annotations
 
