@@ -353,7 +353,7 @@ MARKED = (attribute(10, u32(51820)), attribute(16, u32(0xFFFFFFFF)))
         (
             0,
             (attribute(2, bytes((10, 0, 0, 2))),),
-            Rule(4, 98, 51820, source=ip_network("10.0.0.2/32")),
+            Rule(4, 98, 51820, source=ip_network("10.0.0.0/24")),
             False,
         ),
         (0, (attribute(19, b"\x01"),), Rule(4, 98, 51820, special=True), False),
@@ -367,7 +367,7 @@ MARKED = (attribute(10, u32(51820)), attribute(16, u32(0xFFFFFFFF)))
     ],
 )
 def test_rule_messages(flags: int, attributes: tuple[bytes, ...], rule: Rule, all_: bool) -> None:
-    fields = struct.pack("=8BI", 2, 0, 32, 0, 252, 0, 0, 1, flags)
+    fields = struct.pack("=8BI", 2, 0, 24, 0, 252, 0, 0, 1, flags)
     table, preference = attribute(15, u32(51820)), attribute(6, u32(98))
     (found,) = rules_from(message(fields, table, preference, *attributes))
     assert found == rule

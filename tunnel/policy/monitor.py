@@ -24,7 +24,7 @@ from tunnel.policy.state import NetworkState, Override, build_state
 
 GATHER = 0.005
 """Seconds from the first notification to the reading: one `ip` command is a burst."""
-READING_SHARE = 0.25
+READING_SHARE = 0.5
 """Readings take at most this share of the time."""
 RECEIVE_BUFFER = 1 << 20
 

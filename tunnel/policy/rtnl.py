@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface
 from typing import Any, TypeVar
 
 from pyroute2 import AsyncIPRoute
@@ -53,6 +54,7 @@ F = TypeVar("F", "Link", "LinkAddress", "Route", "Rule")
 
 _FAMILIES = {socket.AF_INET: 4, socket.AF_INET6: 6}
 _DUMP_ATTEMPTS = 5
+_REMEMBERED = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +304,7 @@ def rules_from(message: memoryview) -> Iterator[Rule]:
         table=_number(attributes, FRA_TABLE, table),
         protocol=protocol[0] if protocol else 0,
         oif=_text(attributes.get(FRA_OIFNAME)),
-        source=None if source is None else ip_network((source, src_len)),
+        source=None if source is None else _network(source.packed, src_len),
         mark=_number(attributes, FRA_FWMARK, 0) if FRA_FWMARK in attributes else None,
         invert=bool(flags & FIB_RULE_INVERT),
         suppress_prefixlen=None if suppress == _ALL_ONES else suppress,
@@ -325,11 +327,8 @@ def routes_from(message: memoryview) -> Iterator[Route]:
         return
     attributes = dict(_attributes(message[_RTMSG.size :]))
     packed = bytes(attributes.get(RTA_DST, bytes(4 if version == 4 else 16)))
-    destination: Network = (
-        IPv4Network((packed, prefixlen)) if version == 4 else IPv6Network((packed, prefixlen))
-    )
     route = Route(
-        destination=destination,
+        destination=_network(packed, prefixlen),
         table=_number(attributes, RTA_TABLE, table),
         index=_number(attributes, RTA_OIF, 0) if type_ == RTN_UNICAST else 0,
         gateway=_gateway(attributes),
@@ -374,9 +373,21 @@ def _number(attributes: dict[int, memoryview], kind: int, default: int) -> int:
 
 
 def _address(packed: memoryview | None) -> Address | None:
-    if packed is None:
-        return None
-    return IPv4Address(bytes(packed)) if len(packed) == 4 else IPv6Address(bytes(packed))
+    return None if packed is None else _address_of(bytes(packed))
+
+
+# The same few networks and addresses come with every reading, and making them is half its cost.
+@functools.lru_cache(_REMEMBERED)
+def _address_of(packed: bytes) -> Address:
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _network(packed: bytes, prefixlen: int) -> Network:
+    """Return the network; a rule's source may have bits past its prefix, which do not count."""
+    if len(packed) == 4:
+        return IPv4Network((packed, prefixlen), strict=False)
+    return IPv6Network((packed, prefixlen), strict=False)
 
 
 def _gateway(attributes: dict[int, memoryview]) -> Address | None:
