@@ -87,6 +87,15 @@ def checksums_right(packet: bytes) -> bool:
     return bool(dpkt.in_cksum(pseudo + data) == 0)
 
 
+def checksum_of(data: bytes) -> int:
+    """Return the complement of the Internet checksum (RFC 1071): 0 over data that holds its own."""
+    data += bytes(len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return 0xFFFF - total
+
+
 @dataclass
 class Session:
     """One pair of keys, seen from the far end. `near` is the index that the far end writes."""

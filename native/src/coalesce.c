@@ -80,9 +80,10 @@ static bool headers_agree(const tc_candidate *a, const tc_candidate *b) {
         return false;
     if (a->protocol == TC_PROTO_UDP)
         return true;
-    /* acknowledgement, data offset; window and options. Flags: tc_candidate_read saw to them. */
+    /* acknowledgement, data offset; window; urgent pointer and options. tc_candidate_read saw to
+     * the flags. */
     return !memcmp(p + 8, q + 8, 5) && !memcmp(p + 14, q + 14, 2) &&
-           !memcmp(p + 20, q + 20, a->headers - a->transport - 20);
+           !memcmp(p + 18, q + 18, a->headers - a->transport - 18);
 }
 
 static uint64_t pseudo(const tc_candidate *c, uint32_t length) {
