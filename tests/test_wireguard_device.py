@@ -12,7 +12,7 @@ from providers.wireguard.change import PeerChange
 from providers.wireguard.messages import HANDSHAKE_DS, parse
 from providers.wireguard.peer import Phase
 from tests.vectors import load_vectors
-from tests.wireguard_world import PORT, World
+from tests.wireguard_world import PORT, World, replay
 from tunnel import Endpoint, Event, EventKind, Secret
 
 PSK = bytes(range(32))
@@ -109,11 +109,6 @@ def snapshot(node, other) -> tuple:
         peer.phase,
         peer.rtt,
     )
-
-
-def replay(node, data: bytes, address: str = "10.9.9.9") -> None:
-    node.engine.deliver(data, Endpoint(ip_address(address), PORT))
-    node.pump()
 
 
 def test_a_replayed_initiation_changes_nothing_and_moves_nobody():
@@ -296,58 +291,6 @@ def test_a_cookie_reply_never_moves_an_endpoint():
     assert len([c for c in a.engine.calls if c[0] == "set_endpoint"]) == calls
     assert a.info(b).endpoint.address == ip_address("10.0.0.2")
     assert a.peer(b).jar._cookie is not None  # though it was taken
-
-
-# ---- load ----
-
-
-def test_under_load_a_cookie_is_asked_for_and_then_answered():
-    world = World()
-    a, b = world.pair()
-    b.engine.under_load = True
-    packet = a.send(b)
-    world.run(20)
-    assert len(b.sent(3)) == 1
-    assert b.received == [packet]
-    first, second = a.sent(1)[:2]
-    assert first.data[-16:] == bytes(16)
-    assert second.data[-16:] != bytes(16)
-
-
-def test_a_response_under_load_is_answered_with_a_cookie_too():
-    world = World()
-    a, b = world.pair()
-    a.engine.under_load = True
-    packet = a.send(b)
-    world.run(30)
-    assert len(a.sent(3)) == 1
-    assert b.received == [packet]
-
-
-def test_a_cookie_reply_is_taken_once():
-    world = World()
-    a, b = world.pair()
-    b.engine.under_load = True
-    a.send(b)
-    world.run(0.1)
-    (reply,) = b.sent(3)
-    replay(a, reply.data)
-    assert a.device.counts["cookie_refused"] == 1
-
-
-def test_the_cookie_secret_is_the_engines_too_and_rotates():
-    world = World()
-    a, b = world.pair()
-    given = [c for c in b.engine.calls if c[0] == "set_cookie_secret"]
-    assert len(given) == 1
-    b.engine.under_load = True
-    a.send(b)
-    world.run(100)
-    secret = b.engine._cookie_secret
-    assert secret == bytes(b.device._issuer.secret)
-    world.run(100)
-    assert b.engine._cookie_secret != secret
-    assert b.engine._cookie_secret == bytes(b.device._issuer.secret)
 
 
 # ---- a lossy network ----

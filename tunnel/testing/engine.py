@@ -13,8 +13,6 @@ import errno
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 from tunnel.engine import (
@@ -22,17 +20,16 @@ from tunnel.engine import (
     KEY_CURRENT,
     KEY_NEXT,
     KEY_PREVIOUS,
-    AuthenticationError,
     Endpoint,
     EngineError,
     Event,
     EventKind,
     PeerInfo,
-    open_,
-    seal,
 )
+from tunnel.primitives import AuthenticationError, open_, seal
 from tunnel.settings import Address, Network
 from tunnel.testing.clock import VirtualClock
+from tunnel.testing.fakepeer import FakePeer, Session, address_of, mac, trimmed
 
 _SECOND: Final = 1_000_000_000
 _REKEY_AFTER_TIME: Final = 120 * _SECOND
@@ -42,48 +39,6 @@ _STAGED: Final = 128
 _SIZES: Final = {1: 148, 2: 92, 3: 64}
 
 Outlet = Callable[[Endpoint, bytes, int], bool]
-
-
-@dataclass(slots=True)
-class Session:
-    """One session's keys. `counter` is the next to send with."""
-
-    local_index: int
-    remote_index: int
-    send_key: bytes
-    receive_key: bytes
-    initiator: bool
-    created: int
-    counter: int = 0
-    seen: set[int] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class FakePeer:
-    """A peer; the fields mean what those of PeerInfo mean."""
-
-    endpoint: Endpoint | None = None
-    previous: Session | None = None
-    current: Session | None = None
-    next: Session | None = None
-    staged: list[bytes] = field(default_factory=list)
-    asked: bool = False
-    last_minute: bool = False
-    idle: bool = False
-    times: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("last_sent", "last_received", "unanswered_since", "unacked_since"), 0
-        )
-    )
-    traffic: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets"), 0
-        )
-    )
-
-    def sessions(self) -> dict[int, Session | None]:
-        """Return the sessions by their KEY_* bit."""
-        return {KEY_PREVIOUS: self.previous, KEY_CURRENT: self.current, KEY_NEXT: self.next}
 
 
 class FakeEngine:
@@ -107,7 +62,7 @@ class FakeEngine:
 
     def write(self, packet: bytes) -> None:
         """Take an IP packet from the inside."""
-        identifier = self.find_allowed(_address_of(packet, source=False))
+        identifier = self.find_allowed(address_of(packet, source=False))
         if identifier is None:
             self.dropped += 1
             return
@@ -318,12 +273,12 @@ class FakeEngine:
     def _deliver_message(self, kind: int, data: bytes, source: Endpoint) -> None:
         if kind != 3:
             body, mac1, mac2 = data[:-32], data[-32:-16], data[-16:]
-            if self._mac1_key is None or not hmac.compare_digest(_mac(self._mac1_key, body), mac1):
+            if self._mac1_key is None or not hmac.compare_digest(mac(self._mac1_key, body), mac1):
                 self.dropped += 1
                 return
             place = source.address.packed + source.port.to_bytes(2)
-            cookie = _mac(self._cookie_secret, place)
-            if self.under_load and not hmac.compare_digest(_mac(cookie, body + mac1), mac2):
+            cookie = mac(self._cookie_secret, place)
+            if self.under_load and not hmac.compare_digest(mac(cookie, body + mac1), mac2):
                 self._events.append(Event(EventKind.COOKIE_WANTED, data=data, endpoint=source))
                 return
         self._events.append(Event(EventKind.MESSAGE, data=data, endpoint=source))
@@ -336,7 +291,7 @@ class FakeEngine:
             return
         identifier, bit, session = found
         try:
-            packet = _trimmed(open_(session.receive_key, counter, data[16:]))
+            packet = trimmed(open_(session.receive_key, counter, data[16:]))
         except AuthenticationError:
             self.dropped += 1
             return
@@ -354,7 +309,7 @@ class FakeEngine:
         if session.initiator and self._age(session) >= _LAST_MINUTE and not peer.last_minute:
             peer.last_minute = True
             self._want(identifier, peer)
-        if packet and self.find_allowed(_address_of(packet, source=True)) == identifier:
+        if packet and self.find_allowed(address_of(packet, source=True)) == identifier:
             self.delivered.append((identifier, packet))
 
     def _want(self, identifier: int, peer: FakePeer) -> None:
@@ -382,21 +337,3 @@ class FakeEngine:
         peer.times["unanswered_since"] = 0
         if data and not peer.times["unacked_since"]:
             peer.times["unacked_since"] = self._clock.now
-
-
-def _mac(key: bytes, data: bytes) -> bytes:
-    return hashlib.blake2s(data, key=key, digest_size=16).digest()
-
-
-def _trimmed(packet: bytes) -> bytes:
-    """Return an IP packet without its padding."""
-    if not packet:
-        return packet
-    four = packet[0] >> 4 == 4
-    return packet[: int.from_bytes(packet[2:4]) if four else 40 + int.from_bytes(packet[4:6])]
-
-
-def _address_of(packet: bytes, *, source: bool) -> Address:
-    if packet[0] >> 4 == 4:
-        return IPv4Address(packet[12:16] if source else packet[16:20])
-    return IPv6Address(packet[8:24] if source else packet[24:40])
