@@ -3,8 +3,10 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
 import socket
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,32 @@ def test_link_flags_are_those_of_the_core() -> None:
     text = HEADER.read_text(encoding="utf-8")
     found = dict(re.findall(r"#define TC_LINK_(\w+) (\d+)", text))
     assert found == {"VNET_HDR": str(LINK_VNET_HDR), "USO": str(LINK_USO)}
+
+
+CREATE = """
+from tunnel.errors import TunnelError
+from tunnel.tun import Tun
+try:
+    Tun.create("tt0").close()
+    print("made")
+except TunnelError as error:
+    print(error.exit_code, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "said"),
+    [
+        ("unshare -m {}", "made"),
+        (
+            'unshare -m sh -c \'mount -t tmpfs none /dev/net && exec "$0" "$@"\' {}',
+            "5 /dev/net/tun",
+        ),
+        ("setpriv --bounding-set -net_admin {}", "4 may not make interface tt0"),
+    ],
+    ids=["control", "no device", "no privilege"],
+)
+def test_what_is_missing_is_named(lab: Lab, wrapper: str, said: str) -> None:
+    space = lab.namespace("a")
+    command = wrapper.format(shlex.join([sys.executable, "-c", CREATE]))
+    assert space.run(shlex.split(command)).stdout.startswith(said)
