@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tools.demolib.tunnels import BIN, Tunnels
 from tools.netlab import Lab
 
 PRIVILEGE, MISSING = 4, 5  # exit codes of contract.md
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _remove_all()
     if not Path("/dev/net/tun").exists():
         return _refuse("/dev/net/tun is missing; load the kernel's tun module", MISSING)
-    for sign in (signal.SIGTERM, signal.SIGHUP):
+    for sign in _SIGNALS:
         signal.signal(sign, _interrupted)
     return _demonstrate(keep=options.keep)
 
@@ -53,6 +55,10 @@ def _refuse(problem: str, code: int) -> int:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
+    for sign in _SIGNALS:  # removing the lab is not to be interrupted
+        signal.signal(sign, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # the terminal may be what went away
+        print(f"\ntools/demo: {signal.Signals(number).name}: removing the lab", file=sys.stderr)
     raise SystemExit(128 + number)
 
 
@@ -73,18 +79,15 @@ def _demonstrate(*, keep: bool) -> int:
         print(f"[{time.monotonic() - start:5.1f} s] {text}", flush=True)
 
     for tag in remove.tags():
-        say(f"note: the lab {tag} of an earlier run is still up; tools/demo --remove removes it")
+        say(f"note: another lab, {tag}, is up; tools/demo --remove removes it")
     tag = f"demo{os.getpid()}"
     left_up = False
     try:
         done = _run(tag, keep, say)
         left_up = keep
         return done
-    except KeyboardInterrupt:
-        print("\ntools/demo: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
     finally:
-        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for sign in _SIGNALS:
             signal.signal(sign, signal.SIG_IGN)
         if not left_up:
             remove.remove(tag)
