@@ -23,7 +23,7 @@ from tunnel.daemon.plan import make_plan
 from tunnel.daemon.plugins import find_providers, load_provider
 from tunnel.daemon.words import OTHERS_ARE_FREE, binding_line
 from tunnel.errors import ConfigError, PrivilegeError, TunnelError
-from tunnel.policy.binding import Term
+from tunnel.policy.binding import Attribute, BindingPolicy, Term
 from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
 from tunnel.policy.path import Path as NetworkPath, PathStatus
 from tunnel.provider import PacketTunnelProvider
@@ -405,31 +405,33 @@ WWAN = Interface(
 
 
 @pytest.mark.parametrize(
-    ("binding", "path", "line"),
+    ("policy", "path", "line"),
     [
         (
-            BindingConfig(bind=("cellular",)),
+            BindingPolicy((Term(InterfaceType.CELLULAR),)),
             NetworkPath(PathStatus.SATISFIED, "", (WWAN,), True),
             "binding cellular: tunneld's own traffic leaves only on wwan0 (cellular, by name "
             f"pattern, a guess); {OTHERS_ARE_FREE}",
         ),
         (
-            BindingConfig(bind=("cellular", "wifi"), prohibit=("expensive",)),
+            BindingPolicy(
+                (Term(InterfaceType.CELLULAR), Term("wlan0")), (Term(Attribute.EXPENSIVE),)
+            ),
             NetworkPath(PathStatus.UNSATISFIED, "", (), True),
-            "binding cellular, wifi and prohibiting expensive: tunneld's own traffic leaves "
+            "binding cellular, wlan0 and prohibiting expensive: tunneld's own traffic leaves "
             f"nowhere yet; {OTHERS_ARE_FREE}",
         ),
         (
-            BindingConfig(),
+            BindingPolicy(),
             NetworkPath(PathStatus.SATISFIED, "", (WWAN,), False),
             "no binding: tunneld's own traffic follows the routing table; --bind SPEC restricts it",
         ),
     ],
 )
 def test_the_start_line_says_what_is_in_force(
-    binding: BindingConfig, path: NetworkPath, line: str
+    policy: BindingPolicy, path: NetworkPath, line: str
 ) -> None:
-    assert binding_line(binding, path) == line
+    assert binding_line(policy, path) == line
 
 
 def test_repeated_lines_are_merged(

@@ -260,6 +260,20 @@ def test_a_provider_that_gives_up_ends_the_tunnel_with_its_error() -> None:
     run(main())
 
 
+def test_a_configuration_that_was_taken_away_is_no_failure() -> None:
+    async def main() -> None:
+        machine = FakeMachine()
+        provider = Provider(machine)
+        tunnel = session(machine, provider)
+        await tunnel.start()
+        tunnel.cancel(TunnelError("removed"), StopReason.CONFIGURATION_REMOVED)
+        await tunnel.wait_stopped()
+        assert tunnel.status is S.DISCONNECTED
+        assert provider.reason is StopReason.CONFIGURATION_REMOVED
+
+    run(main())
+
+
 def test_an_interface_that_was_deleted_ends_the_tunnel_in_order() -> None:
     async def main() -> None:
         machine = FakeMachine()

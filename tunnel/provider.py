@@ -100,8 +100,11 @@ class ProviderContext(Protocol):
     def status_changed(self, status: TunnelStatus, reason: str = "") -> None:
         """Report connecting, connected or reasserting; repeated reports are merged."""
 
-    def cancel(self, error: BaseException) -> None:
-        """Stop the tunnel because of an error that the provider cannot mend."""
+    def cancel(self, error: BaseException, reason: StopReason = StopReason.PROVIDER_FAILED) -> None:
+        """Stop the tunnel because of an error that the provider cannot mend.
+
+        With CONFIGURATION_REMOVED it is no failure: somebody took the tunnel away on purpose.
+        """
 
 
 class PacketTunnelProvider(ABC):

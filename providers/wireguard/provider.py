@@ -213,12 +213,13 @@ class WireGuardProvider(PacketTunnelProvider):
 
     def _socket_removed(self) -> None:
         self._cancel(
-            TunnelError(f"{self.context.interface}: the configuration socket was removed; ending")
+            TunnelError("the configuration socket was removed; ending"),
+            StopReason.CONFIGURATION_REMOVED,
         )
 
-    def _cancel(self, error: TunnelError) -> None:
+    def _cancel(self, error: TunnelError, reason: StopReason = StopReason.PROVIDER_FAILED) -> None:
         if self._engine is not None:
-            self.context.cancel(error)
+            self.context.cancel(error, reason)
 
     # ---- names ----
 

@@ -27,6 +27,7 @@ from tunnel.errors import TunnelError, UsageError
 if TYPE_CHECKING:
     import logging
 
+    from tunnel.config import Config
     from tunnel.daemon.session import TunnelSession
 
 
@@ -129,6 +130,7 @@ class _Service:
         control = ControlServer(self.name, handlers, log=self.log)
         await control.start()
         try:
+            self._warn(self.plan.config)
             self._listen_to_signals()
             await self.session.start()
             self._announce()
@@ -138,14 +140,14 @@ class _Service:
             await control.close()
         return 0
 
-    def _announce(self) -> None:
-        """Say what is in force and that the start is over."""
-        from tunnel.daemon.lines import use_system_log
-        from tunnel.daemon.words import binding_line
-
-        for warning in self.plan.config.warnings:
+    def _warn(self, config: Config) -> None:
+        for warning in config.warnings:
             self.log.warning("warning: %s", warning)
-        self.log.info("%s", binding_line(self.plan.config.binding, self.session.path))
+
+    def _announce(self) -> None:
+        """Say that the start is over, to whoever waits for that."""
+        from tunnel.daemon.lines import use_system_log
+
         if self.plan.options.background:
             use_system_log(self.log, self.name)
         self.ready()
@@ -186,8 +188,7 @@ class _Service:
             raise UsageError("there is no --config to read again; use `wg set` or `wg syncconf`")
         fresh = read_config(options, need_key=self.plan.provider.uses_private_key)
         await self.session.reload(fresh)
-        for warning in fresh.warnings:
-            self.log.warning("warning: %s", warning)
+        self._warn(fresh)
         self.log.info("reloaded %s", options.config)
         return self.session.report()
 

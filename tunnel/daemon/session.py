@@ -25,6 +25,7 @@ from tunnel.daemon.machine import Machine
 from tunnel.daemon.report import stats_report, status_report
 from tunnel.daemon.underlay import Underlay
 from tunnel.daemon.undo import Step, Undo
+from tunnel.daemon.words import binding_line
 from tunnel.errors import ConfigError, TunnelError, Where
 from tunnel.provider import PacketTunnelProvider, StopReason, TunnelStatus
 
@@ -235,9 +236,13 @@ class TunnelSession:
         self._reported = (status, reason)
         self._show_reported()
 
-    def cancel(self, error: BaseException) -> None:
+    def cancel(self, error: BaseException, reason: StopReason = StopReason.PROVIDER_FAILED) -> None:
         """End the tunnel because of an error that the provider cannot mend."""
-        self._end(Ending(StopReason.PROVIDER_FAILED, error))
+        if reason is StopReason.CONFIGURATION_REMOVED:
+            self.log.warning("%s", error)
+            self._end(Ending(reason))
+        else:
+            self._end(Ending(reason, error))
 
     # ---- life ----
 
@@ -283,6 +288,7 @@ class TunnelSession:
         machine.check()
         self._push("the path monitor", self._underlay.unwatch)
         await self._underlay.watch()
+        self.log.info("%s", binding_line(self.policy, self.path))
 
         # Hooks nest around the interface as in wg-quick(8): PreUp before it, PostDown after it.
         self._push_hooks("PostDown", interface.post_down)
@@ -317,8 +323,8 @@ class TunnelSession:
             self._flow.close()
 
     def _interface_gone(self) -> None:
-        self.log.warning("interface %s was deleted by another program", self.interface)
-        self._end(Ending(StopReason.CONFIGURATION_REMOVED))
+        error = TunnelError(f"interface {self.interface} was deleted by another program")
+        self.cancel(error, StopReason.CONFIGURATION_REMOVED)
 
     async def _follow_path(self) -> None:
         if self._underlay.waiting and self.path.interface is not None:

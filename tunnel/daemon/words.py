@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunnel.config import BindingConfig, Config
+from tunnel.config import Config
 from tunnel.describe import describe
 from tunnel.policy.binding import BindingPolicy
 from tunnel.policy.interface import Confidence, Interface
@@ -15,15 +15,18 @@ from tunnel.policy.rtnl import RTN_THROW, Dump, Route, Rule
 OTHERS_ARE_FREE = "other programs are not restricted (that is --include-all-networks)"
 
 
-def binding_line(binding: BindingConfig, path: Path) -> str:
+def binding_line(policy: BindingPolicy, path: Path) -> str:
     """Return the start line that says what tunneld's own traffic may use, and what it does not."""
     if not path.bound:
         return (
             "no binding: tunneld's own traffic follows the routing table; --bind SPEC restricts it"
         )
-    rules = [f"binding {', '.join(binding.bind)}"] if binding.bind else []
-    rules += [f"prohibiting {', '.join(binding.prohibit)}"] if binding.prohibit else []
-    rules += [f"avoiding {', '.join(binding.avoid)}"] if binding.avoid else []
+    lists = (
+        ("binding", policy.permitted),
+        ("prohibiting", policy.prohibited),
+        ("avoiding", policy.avoided),
+    )
+    rules = [f"{verb} {', '.join(map(str, terms))}" for verb, terms in lists if terms]
     used = path.interface
     where = "nowhere yet" if used is None else f"only on {title(used)}"
     return f"{' and '.join(rules)}: tunneld's own traffic leaves {where}; {OTHERS_ARE_FREE}"
@@ -32,8 +35,9 @@ def binding_line(binding: BindingConfig, path: Path) -> str:
 def title(interface: Interface) -> str:
     """Return an interface's name with its type and the evidence for it."""
     kind = interface.classification
+    evidence = kind.evidence if kind.evidence.startswith("as ") else f"by {kind.evidence}"
     doubt = ", a guess" if kind.confidence is Confidence.GUESS else ""
-    return f"{interface.name} ({kind.type.value}, by {kind.evidence}{doubt})"
+    return f"{interface.name} ({kind.type.value}, {evidence}{doubt})"
 
 
 def check_lines(
@@ -47,7 +51,7 @@ def check_lines(
 ) -> list[str]:
     """Return what --check prints: the configuration, what each interface is for, the routing."""
     names = {link.index: link.name for link in dump.links}
-    lines = [f"interface: {name}", *describe(config), binding_line(config.binding, path)]
+    lines = [f"interface: {name}", *describe(config), binding_line(policy, path)]
     lines += [f"present: {title(i)}: {_verdict(i, policy, path)}" for i in interfaces]
     lines.append(f"path: {path.status.value}: {path.reason}")
     if wanted.mtu:
