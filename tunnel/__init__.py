@@ -42,7 +42,11 @@ if TYPE_CHECKING:
     )
     from tunnel.filewatch import FileWatch as FileWatch, Identity as Identity, identity as identity
     from tunnel.flow import FlowClosed as FlowClosed, PacketFlow as PacketFlow
-    from tunnel.policy.binding import BindingPolicy as BindingPolicy
+    from tunnel.policy.binding import (
+        BindingPolicy as BindingPolicy,
+        Term as Term,
+        parse_spec as parse_spec,
+    )
     from tunnel.policy.change import PathChange as PathChange
     from tunnel.policy.interface import (
         Classification as Classification,
@@ -103,7 +107,7 @@ _HOMES = {
     ),
     "tunnel.filewatch": ("FileWatch", "Identity", "identity"),
     "tunnel.flow": ("FlowClosed", "PacketFlow"),
-    "tunnel.policy.binding": ("BindingPolicy",),
+    "tunnel.policy.binding": ("BindingPolicy", "Term", "parse_spec"),
     "tunnel.policy.change": ("PathChange",),
     "tunnel.policy.interface": ("Classification", "Confidence", "Interface", "InterfaceType"),
     "tunnel.policy.monitor": ("PathMonitor",),
