@@ -188,11 +188,20 @@ def test_of_two_next_hops_one_is_copied() -> None:
 )
 def test_rule_base(foreign: tuple[Rule, ...], base: int) -> None:
     assert rule_base((*DUMP.rules, *foreign), NUMBERS) == base
-    wanted = desired(FULL, "tt0", BOUND, replace(DUMP, rules=foreign), slot=5)
+    dump = replace(DUMP, rules=(*DUMP.rules, *foreign))
+    wanted = desired(FULL, "tt0", BOUND, dump, slot=5)
     assert all(is_our_rule(rule, 5, NUMBERS) for rule in wanted.rules)
     assert not any(is_our_rule(rule, 6, NUMBERS) for rule in wanted.rules)
     span = {rule.preference - base for rule in wanted.rules}
     assert span <= set(range(BANDS * SLOTS))
+
+
+def test_a_kernel_without_ipv6_gets_no_such_rules() -> None:
+    four = replace(WWAN, addresses=WWAN.addresses[:1], routed=frozenset({4}))
+    path = replace(BOUND, interfaces=(four,))
+    dump = replace(DUMP, rules=DUMP.rules[:2], routes=DUMP.routes[:3])
+    wanted = desired(TunnelSettings(), None, path, dump, 0)
+    assert {rule.version for rule in wanted.rules} == {4}
 
 
 # ---- differences ----

@@ -243,9 +243,9 @@ def _checked(data: bytes, query: dns.message.Message) -> dns.message.QueryMessag
         message = dns.message.from_wire(data, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError):
         return None
-    if not isinstance(message, dns.message.QueryMessage) or not query.is_response(message):
-        return None
-    return message if message.question == query.question else None
+    if isinstance(message, dns.message.QueryMessage) and query.is_response(message):
+        return message
+    return None
 
 
 def _bound_socket(kind: int, server: Address, route: _Route) -> socket.socket:

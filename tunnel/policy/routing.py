@@ -157,11 +157,13 @@ def _interface_tables(
     rules: list[Rule] = []
     if not path.bound:
         return routes, rules
+    # Every kernel with a version has its first rule; booted with ipv6.disable=1 it takes none.
+    versions = sorted({rule.version for rule in dump.rules})
     used = sorted(path.interfaces[: TABLES_PER_SLOT - 1], key=lambda i: i.index)
     for position, interface in enumerate(used, start=1):
         table = numbers.interface_table(slot, position)
         routes += _copied(dump, interface.index, table)
-        rules += [Rule(v, base + slot, table, PROTOCOL, oif=interface.name) for v in (4, 6)]
+        rules += [Rule(v, base + slot, table, PROTOCOL, oif=interface.name) for v in versions]
         for address in interface.addresses:
             if not address.ip.is_link_local:
                 source = ip_network(address.ip)

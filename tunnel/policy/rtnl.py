@@ -213,9 +213,10 @@ async def _dump(
         _, type_, flags, sequence = _HEADER.unpack_from(data, offset)
         header = {"type": type_, "flags": flags, "sequence_number": sequence, "error": None}
         if type_ == NLMSG_ERROR:
-            code = -_CODE.unpack_from(data, offset + _HEADER.size + 4)[0]
+            code = -_CODE.unpack_from(data, offset + _HEADER_BYTES)[0]
             header["error"] = NetlinkError(code) if code else None
-        elif type_ != NLMSG_DONE:
+        # A family that this kernel lacks is answered with all the others: they were asked for too.
+        elif type_ != NLMSG_DONE and family in (socket.AF_UNSPEC, data[offset + _HEADER_BYTES]):
             found.extend(decode(memoryview(data)[offset : offset + length]))
         return {"header": header}
 
@@ -229,6 +230,7 @@ async def _dump(
 # Decoding. Each function takes one message with its netlink header and yields what it says; the
 # structures and numbers are those of linux/rtnetlink.h, if_link.h, if_addr.h and fib_rules.h.
 _HEADER = struct.Struct("=IHHI")
+_HEADER_BYTES = 16
 _CODE = struct.Struct("=i")
 _IFINFOMSG = struct.Struct("=16xBxHiII")
 _IFADDRMSG = struct.Struct("=16x4BI")
