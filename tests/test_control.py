@@ -176,7 +176,11 @@ def test_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run(main())
 
 
-def test_a_dead_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
+def test_a_dead_socket_is_replaced_and_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "LOCK_PAUSE", 0)
+
     async def main() -> None:
         dead = tmp_path / "t0.sock"
         with socket.socket(socket.AF_UNIX) as left_behind:
@@ -186,6 +190,21 @@ def test_a_dead_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> No
             with pytest.raises(TunnelError, match="runs for t0 already"):
                 await ControlServer("t0", HANDLERS, directory=tmp_path).start()
             assert (await ask(tmp_path, "status"))["schema"] == 1
+
+    run(main())
+
+
+def test_a_server_that_is_on_its_way_down_is_waited_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        first = ControlServer("t0", HANDLERS, directory=tmp_path)
+        await first.start()
+        second = ControlServer("t0", HANDLERS, directory=tmp_path)
+        waiting = asyncio.create_task(second.start())
+        await asyncio.sleep(0)
+        await first.close()
+        await waiting
+        assert (await ask(tmp_path, "status"))["schema"] == 1
+        await second.close()
 
     run(main())
 

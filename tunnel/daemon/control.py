@@ -33,6 +33,8 @@ REQUEST_BYTES: Final = 65_536
 REQUEST_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 10.0
 CLIENTS: Final = 16
+LOCK_ATTEMPTS: Final = 40
+LOCK_PAUSE: Final = 0.05  # seconds
 _PEERCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Any]]
@@ -62,7 +64,7 @@ class ControlServer:
         """Take the path and listen. Raises TunnelError when a living tunneld has it."""
         try:
             _make_directory(self.path.parent)
-            self._lock = _take_lock(self.path.with_suffix(".lock"), self._name)
+            self._lock = await self._take_lock(self.path.with_suffix(".lock"))
             listener = _listen(self.path)
         except PermissionError as error:
             self._unlock()
@@ -93,6 +95,17 @@ class ControlServer:
                 client.cancel()
         self.path.unlink(missing_ok=True)
         self._unlock()
+
+    async def _take_lock(self, path: Path) -> int:
+        """Take the lock; one that is on its way down is given a moment (wg-quick down, up)."""
+        for _ in range(LOCK_ATTEMPTS):
+            lock = _try_lock(path)
+            if lock >= 0:
+                return lock
+            await asyncio.sleep(LOCK_PAUSE)
+        raise TunnelError(
+            f"a tunneld runs for {self._name} already; stop it with `tunnelctl down {self._name}`"
+        )
 
     def _unlock(self) -> None:
         if self._lock >= 0:
@@ -182,21 +195,16 @@ def _make_directory(directory: Path) -> None:
         directory.chmod(0o755)
 
 
-def _take_lock(path: Path, name: str) -> int:
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise TunnelError(
-                f"a tunneld runs for {name} already; stop it with `tunnelctl down {name}`"
-            ) from None
+def _try_lock(path: Path) -> int:
+    """Return a descriptor that holds the lock, -1 while somebody else has it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Its last holder may have removed the file between our open and our lock.
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(lock).st_ino == path.stat().st_ino:
-                return lock
-        os.close(lock)
+        if os.fstat(lock).st_ino == path.stat().st_ino:
+            return lock
+    os.close(lock)
+    return -1
 
 
 def _listen(path: Path) -> socket.socket:
