@@ -16,9 +16,9 @@ static void put_checksum(uint8_t *field, uint64_t sum) {
     memcpy(field, &value, sizeof value);
 }
 
-/* UDP says "no checksum" with 0, so a computed 0 goes out as its other form. TCP and the rest read
- * both forms alike, therefore all take it, as in the kernel. */
-static void put_transport_checksum(uint8_t *field, uint64_t sum) {
+/* UDP says "no checksum" with 0, so a computed 0 goes out as its other form. Where only the field's
+ * place is known the same is done, as in the kernel: all other protocols read both forms alike. */
+static void put_udp_checksum(uint8_t *field, uint64_t sum) {
     put_checksum(field, sum);
     if (field[0] == 0 && field[1] == 0)
         field[0] = field[1] = 0xff;
@@ -84,7 +84,7 @@ static uint32_t next_plain(tc_unit *unit, uint8_t *to) {
     uint32_t start = unit->checksum_start;
     memcpy(to, unit->packet, start);
     uint64_t sum = tc_checksum_copy(0, to + start, unit->packet + start, unit->length - start);
-    put_transport_checksum(to + start + unit->checksum_offset, sum);
+    put_udp_checksum(to + start + unit->checksum_offset, sum);
     return unit->length;
 }
 
@@ -133,7 +133,10 @@ uint32_t tc_unit_next(tc_unit *unit, uint8_t *to) {
     sum += tc_checksum_pseudo(version, to + (version == 4 ? 12 : 8), to + (version == 4 ? 16 : 24),
                               unit->protocol, length - unit->transport);
     sum = tc_checksum_add(sum, transport, unit->headers - unit->transport);
-    put_transport_checksum(field, sum);
+    if (unit->protocol == TC_PROTO_TCP)
+        put_checksum(field, sum);
+    else
+        put_udp_checksum(field, sum);
     unit->index++;
     return length;
 }
