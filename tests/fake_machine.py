@@ -45,6 +45,9 @@ class FakeMonitor:
     async def aclose(self) -> None:
         self.closed = True
 
+    async def refresh(self) -> Path:
+        return self.path
+
     def change(self, path: Path, cause: str = "the test changed it") -> None:
         old, self.path = self.path, path
         self._changes.put_nowait(PathChange(old, path, cause))

@@ -95,14 +95,19 @@ class Machine:
 
             await run_hooks(phase, commands, name, log, keep_going=keep_going)
 
-    async def resolve(self, endpoint: HostPort, path: Path) -> list[Address]:
-        """Resolve an endpoint's name over the path. Raises TunnelError, which names both."""
+    async def resolve(self, endpoint: HostPort, path: Path, mark: int) -> list[Address]:
+        """Resolve an endpoint's name over the path, with queries marked like the outer packets.
+
+        Raises TunnelError, which names both.
+        """
         from tunnel.policy.resolver import resolve
 
         if path.bound and path.interface is None:
             raise TunnelError(f"cannot resolve {endpoint.host}: {path.reason}")
         interface = path.interface if path.bound else None
-        return await resolve(endpoint.host, interface, interface.dns if interface else ())
+        return await resolve(
+            endpoint.host, interface, interface.dns if interface else (), mark=mark
+        )
 
 
 def _has_capability(number: int) -> bool:

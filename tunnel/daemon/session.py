@@ -227,7 +227,8 @@ class TunnelSession:
 
     async def resolve(self, endpoint: HostPort) -> list[Address]:
         """Resolve an endpoint's name over the permitted interface only."""
-        return await self.machine.resolve(endpoint, self.path)
+        path = await self._underlay.refresh()
+        return await self.machine.resolve(endpoint, path, self.outer.mark)
 
     def status_changed(self, status: TunnelStatus, reason: str = "") -> None:
         """Take the provider's report."""

@@ -92,6 +92,10 @@ class Underlay:
                 raise self._explained(error) from error
             self._withdraw(error)
 
+    async def refresh(self) -> Path:
+        """Read the path anew: nothing notifies us of other DNS servers."""
+        return self.path if self._monitor is None else await self._monitor.refresh()
+
     async def changes(self) -> AsyncIterator[PathChange]:
         """Yield each change of path. Raises OSError when the kernel cannot be read any more."""
         if self._monitor is not None:
