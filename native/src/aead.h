@@ -21,7 +21,7 @@ typedef struct {
 
 tc_aead *tc_aead_new(void); /* NULL when memory or the algorithm is missing */
 void tc_aead_free(tc_aead *aead);
-int tc_aead_seal(tc_aead *aead, tc_aead_job *jobs, size_t count); /* 0 or -EIO */
+int tc_aead_seal(tc_aead *aead, tc_aead_job *jobs, size_t count);    /* 0 or -EIO */
 size_t tc_aead_open(tc_aead *aead, tc_aead_job *jobs, size_t count); /* how many were right */
 
 #endif

@@ -1,5 +1,7 @@
 /* The Internet checksum (RFC 1071), its pseudo-headers, and copies that add up while they copy.
- * Sums are 64-bit accumulators in native order of 16-bit words; tc_checksum_fold ends them. */
+ * Sums are 64-bit accumulators in native order of 16-bit words; tc_checksum_fold ends them. A sum
+ * may go on over several pieces as long as all but the last have an even length: the bytes of a
+ * piece after an odd one would be taken in the wrong order. Pieces may start at any address. */
 #ifndef TC_CHECKSUM_H
 #define TC_CHECKSUM_H
 

@@ -11,7 +11,9 @@
 
 #include "tunnel_core.h"
 
-static inline uint16_t tc_get_be16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
+static inline uint16_t tc_get_be16(const uint8_t *p) {
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
 
 static inline uint32_t tc_get_be32(const uint8_t *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];

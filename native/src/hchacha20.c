@@ -2,7 +2,9 @@
  * needs it for cookie replies only, so it is written to be read, not to be fast. */
 #include "core.h"
 
-static inline uint32_t rotl(uint32_t v, int n) { return v << n | v >> (32 - n); }
+static inline uint32_t rotl(uint32_t v, int n) {
+    return v << n | v >> (32 - n);
+}
 
 static void quarter(uint32_t *x, int a, int b, int c, int d) {
     x[a] += x[b];

@@ -1,4 +1,6 @@
-/* IPv4 (RFC 791) and IPv6 (RFC 8200) headers, then TCP, UDP and ICMP, without trusting a byte. */
+/* IPv4 (RFC 791) and IPv6 (RFC 8200) headers, then TCP, UDP and ICMP, without trusting a byte.
+ * Every offset is at most total, which is at most the length of the memory. Offsets fit 16 bits
+ * though an IPv6 packet may be longer: a header starts at most 40 + 8 * 2048 bytes in. */
 #include "packet.h"
 
 #include <errno.h>
