@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,3 +10,14 @@ PATIENCE = 30  # seconds until a test that hangs is failed
 
 Work = Coroutine[Any, Any, Any]
 Runner = Callable[[Work], Any]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until something is so that nothing reports, such as a counter of a worker.
+
+    Whoever runs the coroutine fails it when that takes too long.
+    """
+    pause = 0.0
+    while not condition():
+        await asyncio.sleep(pause)
+        pause = 0.001
