@@ -54,7 +54,7 @@ class Implementation:
 
 
 TABLE = (
-    Implementation("tunneld", ("tunneld", "{interface}", "--foreground")),
+    Implementation("tunneld", ("tunneld", "{interface}", "--ephemeral-key")),
     Implementation("wireguard-go", ("wireguard-go", "-f", "{interface}")),
     Implementation(
         "wireguard-go-1", ("wireguard-go", "-f", "{interface}"), environment=("GOMAXPROCS=1",)
