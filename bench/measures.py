@@ -78,10 +78,27 @@ def percentile(values: list[float], share: float) -> float:
 
 
 @contextlib.contextmanager
+def _quiet(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Read away what a process still writes, since a full pipe would stop it; end it after."""
+    assert process.stdout
+    with tempfile.TemporaryFile() as sink:
+        drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=sink)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+            drain.wait()
+
+
+@contextlib.contextmanager
 def iperf_server(wire: Wire) -> Iterator[None]:
-    """Run an iperf3 server on host b, ready when the block starts."""
+    """Run an iperf3 server for one test on host b, ready when the block starts.
+
+    One a test: a server whose client was stopped in the middle may refuse the next.
+    """
     server = wire.b.start(
-        ["iperf3", "-s", "-p", IPERF_PORT, "--forceflush"],
+        ["iperf3", "-s", "-1", "-p", IPERF_PORT, "--forceflush"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -90,22 +107,18 @@ def iperf_server(wire: Wire) -> Iterator[None]:
     for line in server.stdout:
         if "listening" in line:
             break
-    try:
-        with tempfile.TemporaryFile() as sink:
-            # Its reports must go somewhere: a full pipe would stop it.
-            drain = subprocess.Popen(["cat"], stdin=server.stdout, stdout=sink)
-            yield
-    finally:
-        server.terminate()
-        server.wait()
-        drain.wait()
+    with _quiet(server):
+        yield
 
 
 def iperf(run: Run, *arguments: str) -> dict[str, Any]:
     """Run an iperf3 client on host a and return its report. The first second is not counted."""
     words = ["iperf3", "-c", run.far, "-p", IPERF_PORT, "-t", f"{run.seconds:g}", "-O", "1", "-J"]
-    done = run.wire.a.run([*words, *arguments], timeout=run.seconds + 30)
+    with iperf_server(run.wire):
+        done = run.wire.a.run([*words, *arguments], check=False, timeout=run.seconds + 30)
     report: dict[str, Any] = json.loads(done.stdout)
+    if "error" in report:
+        raise RuntimeError(f"iperf3: {report['error']}")
     return report
 
 
@@ -160,27 +173,22 @@ def idle(run: Run) -> dict[str, float]:
 def loaded(run: Run) -> dict[str, float]:
     """Round trip beside one bulk stream, at the speed that the tunnel itself reaches."""
     longer = run.pings * 0.05 + 30
-    with tempfile.TemporaryFile() as sink:
+    command = ["iperf3", "-c", run.far, "-p", IPERF_PORT, "-t", f"{longer:g}", "-i", "0.1"]
+    with iperf_server(run.wire):
         bulk = run.wire.a.start(
-            ["iperf3", "-c", run.far, "-p", IPERF_PORT, "-t", f"{longer:g}", "-i", "0.1",
-             "--forceflush"],
+            [*command, "--forceflush"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-        )  # fmt: skip
-        try:
-            assert bulk.stdout
-            started = 0
-            for line in bulk.stdout:
-                started += "bits/sec" in line
-                if started == 5:  # half a second of traffic: past slow start
-                    break
-            drain = subprocess.Popen(["cat"], stdin=bulk.stdout, stdout=sink)
+        )
+        assert bulk.stdout
+        started = 0
+        for line in bulk.stdout:
+            started += "bits/sec" in line
+            if started == 5:  # half a second of traffic: past slow start
+                break
+        with _quiet(bulk):
             times = _ping(run)
-        finally:
-            bulk.terminate()
-            bulk.wait()
-        drain.wait()
     return {"loaded_average": mean(times), "loaded_p99": percentile(times, 0.99)}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.implementations import Implementation, find
 from bench.lab import MTU, tunnelled, wired
-from bench.measures import MEASURES, Run, iperf_server
+from bench.measures import MEASURES, Run
 from bench.report import NO_TUNNEL, Result
 
 
@@ -79,7 +79,7 @@ def side_by_side(options: argparse.Namespace) -> Result:
     result = Result(options.base, _machine(options.veth_offloads), versions)
     starts: dict[str, float] = {}  # where the search for the small-packet rate begins
     times = _processor_times()
-    with wired(offloads=options.veth_offloads == "on") as wire, iperf_server(wire):
+    with wired(offloads=options.veth_offloads == "on") as wire:
         for number in range(options.rounds):
             turn = number % len(subjects)
             for subject in subjects[turn:] + subjects[:turn]:

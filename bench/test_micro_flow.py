@@ -62,9 +62,9 @@ def test_loopback_provider(loops: ctypes.CDLL, measured: Callable[..., Any], siz
     async def pass_all() -> int:
         """Pass `PACKETS` through the provider; return how many came back whole."""
         loop = asyncio.get_running_loop()
-        end, arguments = far.fileno(), (size, PACKETS)
-        pump = loop.run_in_executor(threads, loops.bench_pump, end, packet, *arguments)
-        passed = await loop.run_in_executor(threads, loops.bench_drain, end, *arguments)
+        end = far.fileno()
+        pump = loop.run_in_executor(threads, loops.bench_pump, end, packet, size, PACKETS)
+        passed = await loop.run_in_executor(threads, loops.bench_drain, end, size, PACKETS)
         assert await pump == PACKETS
         assert context.error is None, context.error
         return int(passed)
