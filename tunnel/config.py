@@ -7,6 +7,7 @@ nothing behind this module knows which file it was.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 
 from tunnel.errors import ConfigError, Where
@@ -111,11 +112,8 @@ def load_config(path: Path, *, need_key: bool = False) -> Config:
     that holds keys and that others may read gets wg-quick's warning. Raises ConfigError, which
     names file, line, key and the mend.
     """
-    from tunnel import tomlform, wgquick
-
-    readers = {".conf": wgquick.parse, ".toml": tomlform.parse}
-    reader = readers.get(path.suffix)
-    if reader is None:
+    readers = {".conf": "tunnel.wgquick", ".toml": "tunnel.tomlform"}
+    if path.suffix not in readers:
         raise ConfigError(
             f"unknown kind of file {path.suffix!r}",
             where=Where(path),
@@ -136,7 +134,7 @@ def load_config(path: Path, *, need_key: bool = False) -> Config:
             key=None,
             mend="save it as UTF-8",
         ) from None
-    config = reader(text, path)
+    config: Config = import_module(readers[path.suffix]).parse(text, path)
     if need_key:
         require_private_key(config)
     if _holds_secrets(config) and _world_accessible(path):
