@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -15,7 +18,7 @@ class Service:
     """A running program; its standard output and error go to `log`.
 
     The log is a file because the program may outlive this one (--keep); `tail` turns it into
-    lines to wait for.
+    lines to wait for. It may also say that it is ready in the way of sd_notify(3).
     """
 
     def __init__(
@@ -23,10 +26,15 @@ class Service:
     ) -> None:
         self.title = title
         self.log = log
+        notices = log.with_suffix(".ready")
+        notices.unlink(missing_ok=True)
+        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notices.bind(str(notices))
         with log.open("wb") as file:
             self._process = namespace.start(
                 command,
                 outlive=outlive,
+                env={**os.environ, "NOTIFY_SOCKET": str(notices)},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -39,6 +47,21 @@ class Service:
             text=True,
         )
         self.output = Output(self._tail)
+
+    def wait_ready(self) -> None:
+        """Wait until it has notified that its start is over."""
+        exit_notice = os.pidfd_open(self._process.pid)
+        try:
+            heard = select.select([self._notices.fileno(), exit_notice], [], [], PATIENCE)[0]
+        finally:
+            os.close(exit_notice)
+        if self._notices.fileno() not in heard:
+            code = self._process.poll()
+            what = "was not ready in time" if code is None else f"ended with exit code {code}"
+            raise DemoError(f"{self.title} {what}")
+        notice = self._notices.recv(256)
+        if notice != b"READY=1":
+            raise DemoError(f"{self.title} notified {notice.decode()!r} instead of READY=1")
 
     def wait(self, pattern: str, what: str, *, after: int = 0) -> str:
         """Wait for a line of the log; a program that has ended first is an error that says so."""
@@ -58,6 +81,7 @@ class Service:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise DemoError(f"{self.title} did not end within {PATIENCE:.0f} s") from None
+        self._notices.close()
         self._tail.wait()  # it has seen the end of the log
         return code
 

@@ -33,8 +33,8 @@ BULK_SECONDS: Final = 3
 #: Bytes of the file that HTTP fetches.
 FILE_BYTES: Final = 4 << 20
 
-#: tunneld's start line says which traffic is bound; it stands when the interface does.
-READY: Final = "tunneld's own traffic"
+#: What tunneld prints once the handshake is done (a status of contract.md).
+CONNECTED: Final = ": connected: "
 
 #: What the demonstration is about.
 BOUND: Final = ("--bind", "cellular")
@@ -101,7 +101,7 @@ class Story:
             ("iperf3 server", iperf, "Server listening"),
         ):
             self._service(title, self.lab.server, command).wait(ready, f"the {title}")
-        gateway.wait(READY, "tunneld in the gateway to be ready")
+        gateway.wait_ready()
 
     def _service(self, title: str, space: Namespace, command: list[str]) -> Service:
         log = self.tunnels.folder / f"{title.replace(' ', '-')}.log"
@@ -110,12 +110,13 @@ class Story:
         return service
 
     def _connect(self, *options: str) -> Service:
-        """Start the client's tunneld, and wait until it is ready."""
+        """Start the client's tunneld, and wait until it has shaken hands with the gateway's."""
         self._say(f"the client starts: {' '.join(('tunneld --config client.conf', *options))}")
         self._started = time.monotonic()
         service = self.tunnels.start_client(self.lab.client, *options)
         self.services.append(service)
-        service.wait(READY, "tunneld in the client to be ready")
+        service.wait_ready()
+        service.wait(CONNECTED, "tunneld in the client to be connected")
         for line in service.output.lines():
             self._say(f"    {line.text}")
         return service

@@ -111,7 +111,7 @@ class Tunnels:
 
     def _start(self, title: str, namespace: Namespace, name: str, *options: str) -> Service:
         command = [str(BIN / "tunneld"), "--config", str(self._config(name)), *options]
-        log = self.folder / f"{title.replace(' ', '-')}.log"
+        log = self.folder / f"{name}{len(options)}.log"
         return Service(title, namespace, command, log, outlive=self.outlive)
 
     def _config(self, name: str) -> Path:
