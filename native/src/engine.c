@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -62,8 +61,6 @@ int tc_engine_new(const tc_options *options, tc_engine **out) {
     engine->options = *options;
     engine->events.fd = -1;
     init_locks(engine);
-    /* The cookie secret lives in the engine itself; transport keys in the vault. */
-    (void)madvise(engine, sizeof *engine, MADV_DONTDUMP);
     int error = init_parts(engine);
     if (error) {
         tc_engine_free(engine);
@@ -197,13 +194,14 @@ int tc_engine_identity(tc_engine *engine, const uint8_t *public_key) {
 
 int tc_engine_cookie_secret(tc_engine *engine, const uint8_t *secret) {
     tc_lock_exclusive(engine);
-    engine->has_cookie_secret = secret != NULL;
-    if (secret)
-        memcpy(engine->cookie_secret, secret, sizeof engine->cookie_secret);
-    else
-        tc_wipe(engine->cookie_secret, sizeof engine->cookie_secret);
+    if (engine->cookie)
+        tc_vault_give(engine->vault, engine->cookie);
+    engine->cookie = secret ? tc_vault_take(engine->vault) : NULL;
+    if (engine->cookie)
+        memcpy(engine->cookie->send, secret, sizeof engine->cookie->send);
+    int error = secret && !engine->cookie ? -ENOMEM : 0;
     tc_unlock(engine);
-    return 0;
+    return error;
 }
 
 /* ---- allowed IPs ---- */

@@ -34,8 +34,7 @@ struct tc_engine {
 
     bool has_identity;
     uint8_t mac1_key[32];
-    bool has_cookie_secret;
-    uint8_t cookie_secret[32];
+    tc_secret *cookie;           /* its `send` half is the secret of cookies; NULL without one */
     _Atomic uint64_t load_until; /* under load until then */
     pthread_mutex_t handshake_lock;
     tc_limiter *limiter; /* guarded by handshake_lock */

@@ -43,8 +43,8 @@ void tc_receive_handshake(tc_receiver *receiver, const uint8_t *data, uint32_t l
         return;
     }
     if (under_load(engine, receiver->now, waiting)) {
-        if (!engine->has_cookie_secret ||
-            !tc_mac2_valid(receiver->mac, engine->cookie_secret, from, data, length)) {
+        if (!engine->cookie ||
+            !tc_mac2_valid(receiver->mac, engine->cookie->send, from, data, length)) {
             /* Leaves the last quarter to those who have shown their address. */
             if (waiting >= slots / 4 * 3)
                 tc_count(receiver->counters, TC_COUNT_RX_RING_FULL, 1);
