@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import os
@@ -9,7 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tunnel.daemon.options import NOT_YET, Options, parse
 from tunnel.daemon.plan import make_plan
 from tunnel.daemon.plugins import find_providers, load_provider
 from tunnel.daemon.words import OTHERS_ARE_FREE, binding_line
-from tunnel.errors import ConfigError, PrivilegeError, TunnelError
+from tunnel.errors import ConfigError, PrivilegeError, TunnelError, UsageError
 from tunnel.policy.binding import Attribute, BindingPolicy, Term
 from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
 from tunnel.policy.path import Path as NetworkPath, PathStatus
@@ -395,6 +396,52 @@ def test_systemd_is_told_where_it_listens(tmp_path: Path, monkeypatch: pytest.Mo
     background.notify("READY=1")
 
 
+# ---- requests of the control socket ----
+
+
+class Talkative(PacketTunnelProvider):
+    async def start_tunnel(self, options: Mapping[str, Any]) -> None:
+        pass
+
+    async def handle_app_message(self, message: bytes) -> bytes | None:
+        return None if message == b"quiet" else message[::-1]
+
+
+def requests() -> service._Service:
+    said = Options(name="t0")
+    return service._Service(service.Plan(said, Config(), BindingPolicy(), Talkative), lambda: None)
+
+
+def test_a_message_reaches_the_provider_and_its_answer_comes_back() -> None:
+    tunneld = requests()
+    for message, answer in (("", ""), ("abc", "cba"), ("quiet", None)):
+        encoded = base64.b64encode(message.encode()).decode()
+        expected = None if answer is None else base64.b64encode(answer.encode()).decode()
+        assert asyncio.run(tunneld._message({"message": encoded})) == {"answer": expected}
+    for wrong in ("%", 7, None, "a"):
+        with pytest.raises(UsageError, match="send `message` as base64"):
+            asyncio.run(tunneld._message({"message": wrong}))
+
+
+def test_there_is_nothing_to_reload_without_a_file() -> None:
+    with pytest.raises(UsageError, match="use `wg set` or `wg syncconf`"):
+        asyncio.run(requests()._reload({}))
+
+
+def test_an_error_that_nobody_awaited_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    tunneld = requests()
+    error = ZeroDivisionError("oh")
+    loop = asyncio.new_event_loop()
+    try:
+        tunneld._stumbled(loop, {"message": "Exception in callback", "exception": error})
+    finally:
+        loop.close()
+    shown = capsys.readouterr().err
+    assert shown == (
+        "tunneld: t0: internal error: Exception in callback: ZeroDivisionError('oh')\n"
+    )
+
+
 # ---- what it says ----
 
 WWAN = Interface(
@@ -439,12 +486,13 @@ def test_repeated_lines_are_merged(
 ) -> None:
     log = lines.open_log("wg%0", "info")
     try:
-        for text in ("waiting", "waiting", "waiting", "connected", "waiting"):
+        for text in ("waiting", "waiting", "waiting", "connected"):
             log.info("%s", text)
+        for _ in range(2):
+            logging.getLogger("tunnel.wireguard").info("waiting")
         log.debug("unseen")
     finally:
         log.handlers.clear()
-        log.filters.clear()
         log.propagate = True
         log.setLevel(logging.NOTSET)
     assert capsys.readouterr().err == (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.implementations import eventually
 from tests.netns.command import BIN, start_tunneld, tunnelctl
 from tests.netns.conftest import address
 from tests.netns.world import FAR, INNER, INNER6, PORT, World, make_world, wg
@@ -94,6 +95,33 @@ def test_losing_cellular_stops_the_traffic_and_wifi_stays_silent(world: World) -
     assert world.outer("wlan0") == 0
     assert tunneld.end() == 0
     assert world.leftovers() == []
+
+
+def test_the_tunnels_mtu_follows_the_path(world: World) -> None:
+    tunneld = world.start("--bind", "cellular")
+    tunneld.expect("connected")
+    mtu = Path(f"/sys/class/net/{world.interface}/mtu")
+    for outer, inner in ((1400, 1320), (1280, 1280), (1500, 1420)):
+        world.routers["wwan0"].ip(f"link set down0 mtu {outer}")
+        world.client.ip(f"link set wwan0 mtu {outer}")
+        tunneld.expect("path: ")
+        eventually("the MTU", lambda w=inner: world.client.run(f"cat {mtu}").stdout == f"{w}\n")
+        assert world.ping(INNER, count=1)
+        # At 1280 the outer packets are fragmented; the far end has to learn that first.
+        world.client.run(f"ping -c5 -i0.2 -W2 -M do -s {inner - 28} {INNER}")
+    assert tunneld.end() == 0
+
+
+def test_what_is_read_but_not_done_yet_is_named(world: World) -> None:
+    text = world.config.read_text().replace("[Peer]", "DNS = 10.9.0.53\n[Peer]")
+    world.config.write_text(text)
+    world.config.chmod(0o644)
+    world.config.parent.chmod(0o755)
+    tunneld = world.start()
+    assert "chmod 600" in tunneld.expect("warning: ")
+    assert "DNS" in tunneld.expect("warning: ")
+    tunneld.expect("connected")
+    assert tunneld.end() == 0
 
 
 def test_an_interface_that_is_made_again_is_used_again(world: World, lab: Lab) -> None:

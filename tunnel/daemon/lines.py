@@ -40,7 +40,6 @@ def open_log(name: str, level: str) -> logging.Logger:
     log = logging.getLogger("tunnel")
     log.setLevel(level.upper())
     log.propagate = False
-    log.filters[:] = [_Merge()]
     _hand_over(log, logging.StreamHandler(sys.stderr), f"tunneld: {name}: ")
     return log
 
@@ -52,5 +51,6 @@ def use_system_log(log: logging.Logger, name: str) -> None:
 
 
 def _hand_over(log: logging.Logger, handler: logging.Handler, prefix: str) -> None:
+    handler.addFilter(_Merge())  # on the handler, which providers' own loggers share
     handler.setFormatter(logging.Formatter(prefix.replace("%", "%%") + "%(message)s"))
     log.handlers[:] = [handler]

@@ -127,6 +127,7 @@ class _Service:
             "down": self._down,
             "message": self._message,
         }
+        asyncio.get_running_loop().set_exception_handler(self._stumbled)
         control = ControlServer(self.name, handlers, log=self.log)
         await control.start()
         try:
@@ -152,6 +153,12 @@ class _Service:
             use_system_log(self.log, self.name)
         self.ready()
         background.notify("READY=1")
+
+    def _stumbled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Take an error that no caller was there for: one line, and the tunnel goes on."""
+        error = context.get("exception")
+        self.log.error("internal error: %s: %r", context["message"], error)
+        self.log.debug("traceback", exc_info=error)
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
