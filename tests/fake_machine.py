@@ -16,6 +16,7 @@ from tunnel.policy.change import PathChange
 from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
 from tunnel.policy.path import Path, PathStatus
 from tunnel.policy.routing import Desired
+from tunnel.provider import PacketTunnelProvider, StopReason, TunnelStatus
 from tunnel.settings import Address, TunnelSettings
 
 LO = Interface(
@@ -169,3 +170,34 @@ class FakeMachine(Machine):
 
     async def resolve(self, endpoint: HostPort, path: Path) -> list[Address]:
         raise TunnelError(f"no names here: {endpoint.host}")
+
+
+class JournalProvider(PacketTunnelProvider):
+    """Writes its calls into the machine's journal and can be told to fail."""
+
+    def __init__(self, machine: FakeMachine, fail: Exception | None = None) -> None:
+        self.machine = machine
+        self.journal = machine.journal
+        self.fail = fail
+        self.entered = asyncio.Event()
+        self.hold: asyncio.Event | None = None
+        self.paths: list[Path] = []
+        self.pairs: list[list[tuple[int, int]]] = []
+        self.reason: StopReason | None = None
+
+    async def start_tunnel(self, options: Mapping[str, Any]) -> None:
+        self.journal.append("start")
+        self.entered.set()
+        if self.hold:
+            await self.hold.wait()
+        if self.fail:
+            raise self.fail
+        self.context.status_changed(TunnelStatus.CONNECTED, "up")
+
+    async def stop_tunnel(self, reason: StopReason) -> None:
+        self.journal.append("stop")
+        self.reason = reason
+
+    async def path_changed(self, path: Path) -> None:
+        self.paths.append(path)
+        self.pairs.append(self.context.outer.pairs)

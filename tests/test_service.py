@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import os
 import socket
-import stat
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +14,12 @@ from typing import Any
 import pytest
 
 from tunnel.config import BindingConfig, Config, InterfaceOverride
-from tunnel.daemon import background, check, filefor, keystore, lines, machine, options, service
+from tunnel.daemon import background, check, filefor, lines, machine, options, service
 from tunnel.daemon.options import NOT_YET, Options, parse
 from tunnel.daemon.plan import make_plan
 from tunnel.daemon.plugins import find_providers, load_provider
 from tunnel.daemon.words import OTHERS_ARE_FREE, binding_line
-from tunnel.errors import ConfigError, PrivilegeError, TunnelError, UsageError
+from tunnel.errors import ConfigError, TunnelError, UsageError
 from tunnel.policy.binding import Attribute, BindingPolicy, Term
 from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
 from tunnel.policy.path import Path as NetworkPath, PathStatus
@@ -262,138 +258,6 @@ def test_an_internal_error_is_one_line_and_a_traceback_only_when_debugging(
     assert capsys.readouterr().err == "tunneld: internal error: RuntimeError: two lines\n"
     assert service.run(["--log-level", "debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
-
-
-# ---- the key that is kept ----
-
-
-def test_a_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
-    former = os.umask(0)
-    try:
-        directory = tmp_path / "state" / "tunneld"
-        first = keystore.kept_key("wg0", directory)
-    finally:
-        os.umask(former)
-    assert first == keystore.kept_key("wg0", directory)
-    assert first != keystore.kept_key("wg1", directory)
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    assert stat.S_IMODE((directory / "wg0.key").stat().st_mode) == 0o600
-    assert sorted(p.name for p in directory.iterdir()) == ["wg0.key", "wg1.key"]
-    data = first.reveal()
-    assert (data[0] & 7, data[31] & 0xC0) == (0, 0x40)  # RFC 7748, section 5
-
-
-def test_the_public_half_is_wgs(tmp_path: Path) -> None:
-    key = keystore.new_key()
-    try:
-        done = subprocess.run(
-            ["wg", "pubkey"], input=key.base64(), capture_output=True, text=True, check=True
-        )
-    except FileNotFoundError:
-        pytest.skip("wg is not installed: apt install wireguard-tools")
-    assert keystore.public_half(key) == done.stdout.strip()
-
-
-def _link(path: Path) -> None:
-    path.with_name("other").write_text(KEY)
-    path.symlink_to(path.with_name("other"))
-
-
-@pytest.mark.parametrize(
-    ("put", "words"),
-    [
-        (lambda path: (path.write_text("no key"), path.chmod(0o600)), "restore the file"),
-        (lambda path: (path.write_text(KEY), path.chmod(0o644)), "may be read by others"),
-        (lambda path: path.mkdir(), "cannot be used: Is a directory"),
-        (_link, "cannot be used"),
-        (lambda path: os.mkfifo(path, 0o600), "is not a file"),
-    ],
-    ids=["garbage", "open to others", "a directory", "a symbolic link", "a pipe"],
-)
-def test_a_key_file_that_cannot_be_trusted_is_refused(
-    tmp_path: Path, put: Callable[[Path], Any], words: str
-) -> None:
-    tmp_path.chmod(0o700)
-    path = tmp_path / "wg0.key"
-    put(path)
-    with pytest.raises(ConfigError, match=words) as caught:
-        keystore.kept_key("wg0", tmp_path)
-    assert str(path) in str(caught.value)
-    assert KEY not in str(caught.value)
-
-
-def test_a_directory_that_cannot_be_written_names_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(keystore, "_make_directory", refuse)
-    with pytest.raises(PrivilegeError, match="or use --ephemeral-key"):
-        keystore.kept_key("wg0", tmp_path)
-
-
-# ---- the background ----
-
-
-def run_python(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
-    )
-
-
-def test_the_command_returns_when_the_daemon_is_ready_and_the_daemon_lives_on(
-    tmp_path: Path,
-) -> None:
-    fifo = tmp_path / "alive"
-    os.mkfifo(fifo)
-    done = run_python(
-        "import os, sys\n"
-        "from tunnel.daemon.background import in_background\n"
-        "def work(ready):\n"
-        "    print('before', flush=True)\n"
-        "    ready()\n"
-        "    print('lost', flush=True)\n"
-        f"    with open({str(fifo)!r}, 'w') as fifo:\n"
-        "        print(os.getpid(), os.getsid(0), os.getcwd(), os.isatty(0), file=fifo)\n"
-        "    return 7\n"
-        "sys.exit(in_background(work))"
-    )
-    # subprocess waits for the end of the output too: only a closed one lets it return.
-    assert (done.returncode, done.stdout, done.stderr) == (0, "before\n", "")
-    with open(fifo) as alive:
-        pid, session, directory, terminal = alive.read().split()
-    assert (pid != session, directory, terminal) == (True, "/", "False")
-
-
-def test_a_daemon_that_fails_gives_its_exit_code_to_the_command() -> None:
-    program = "import sys; from tunnel.daemon.background import in_background as b;"
-    assert run_python(f"{program} sys.exit(b(lambda ready: 3))").returncode == 3
-    died = run_python(f"import os; {program} sys.exit(b(lambda ready: os._exit(9)))")
-    assert died.returncode == 1
-
-
-def test_a_hardened_process_dumps_no_core_and_makes_private_files(tmp_path: Path) -> None:
-    done = run_python(
-        "import ctypes, os, resource\n"
-        "from tunnel.daemon.background import harden\n"
-        "harden()\n"
-        "print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0),"
-        " oct(os.umask(0)))"
-    )
-    assert done.stdout == "(0, 0) 0 0o77\n"
-
-
-def test_systemd_is_told_where_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
-        inbox.bind(str(tmp_path / "notify"))
-        inbox.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        background.notify("READY=1")
-        assert inbox.recv(100) == b"READY=1"
-    background.notify("READY=1")  # nobody listens any more
-    monkeypatch.delenv("NOTIFY_SOCKET")
-    background.notify("READY=1")
 
 
 # ---- requests of the control socket ----
