@@ -154,6 +154,16 @@ def test_the_secret_rotates_120_seconds_after_its_first_cookie():
     assert issuer.deadline is None
 
 
+def test_the_reply_is_what_the_paper_says():
+    # 5.4.7: XAEAD(HASH("cookie--" || own public key), nonce, cookie, mac1 of the message)
+    issuer, signed = CookieIssuer(), CookieJar(OWN).sign(initiation(), now=0)
+    reply = issuer.reply(Macs(OWN), signed, SOURCE, PORT, 0)
+    key = hashlib.blake2s(b"cookie--" + OWN).digest()
+    cookie = xopen(key, reply.nonce, reply.cookie, signed[116:132])
+    assert cookie == issuer.cookie(SOURCE, PORT, 0)
+    assert reply.receiver == 7
+
+
 def test_nonces_of_replies_differ():
     issuer, signed = CookieIssuer(), CookieJar(OWN).sign(initiation(), now=0)
     replies = [issuer.reply(Macs(OWN), signed, SOURCE, PORT, 0) for _ in range(3)]
