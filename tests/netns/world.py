@@ -133,3 +133,9 @@ def make_world(lab: Lab, tmp_path: Path) -> World:
         "AllowedIPs = 10.9.0.0/24, fd09::/64\n"
     )
     return World(client, routers, server, interface, config, private["client"], public["server"])
+
+
+def everything_through_the_tunnel(world: World) -> None:
+    """Give the configuration default routes."""
+    text = world.config.read_text()
+    world.config.write_text(re.sub("AllowedIPs.*", "AllowedIPs = 0.0.0.0/0, ::/0", text))

@@ -119,6 +119,7 @@ class _Service:
 
     async def live(self) -> int:
         from tunnel.daemon.control import ControlServer
+        from tunnel.daemon.status import ENDED
 
         handlers = {
             "status": self._status,
@@ -134,7 +135,8 @@ class _Service:
             self._warn(self.plan.config)
             self._listen_to_signals()
             await self.session.start()
-            self._announce()
+            if self.session.status not in ENDED:  # as after a signal during the start
+                self._announce()
             await self.session.wait_stopped()
         finally:
             background.notify("STOPPING=1")
@@ -149,6 +151,7 @@ class _Service:
         """Say that the start is over, to whoever waits for that."""
         from tunnel.daemon.lines import use_system_log
 
+        self.log.info("ready; `tunnelctl status %s` shows more", self.name)
         if self.plan.options.background:
             use_system_log(self.log, self.name)
         self.ready()
