@@ -27,8 +27,8 @@
 #define TC_LINK_USO 2
 
 /* tc_event.kind */
-#define TC_EVENT_MESSAGE 1          /* handshake message with a valid mac1: data, length, endpoint */
-#define TC_EVENT_COOKIE_WANTED 2    /* the same under load, without a valid mac2 */
+#define TC_EVENT_MESSAGE 1       /* handshake message with a valid mac1: data, length, endpoint */
+#define TC_EVENT_COOKIE_WANTED 2 /* the same under load, without a valid mac2 */
 #define TC_EVENT_HANDSHAKE_NEEDED 3 /* peer has packets staged, or its key is due for renewal */
 #define TC_EVENT_KEY_CONFIRMED 4    /* peer's next key became current */
 #define TC_EVENT_ACTIVE 5           /* first packet since tc_peer_idle: timers need a look */
@@ -73,7 +73,7 @@ typedef struct {
     uint8_t data[160];
 } tc_event;
 
-/* Transport keys of one session, as its handshake gave them. Copied in; the caller wipes its own. */
+/* Transport keys of one session, as its handshake gave them. Copied in; the caller wipes them. */
 typedef struct {
     uint32_t local_index;  /* what the peer writes into packets for us */
     uint32_t remote_index; /* what we write into packets for the peer */
@@ -94,7 +94,7 @@ typedef struct {
     uint64_t unacked_since;    /* oldest data received with nothing authenticated sent since */
     uint64_t key_created;      /* when the current key was installed */
     uint32_t staged;
-    uint32_t keys;             /* TC_KEY_* that are there */
+    uint32_t keys; /* TC_KEY_* that are there */
 } tc_peer_info;
 
 /* One packet, or one super-segment of equal segments, in a buffer. */
@@ -166,8 +166,9 @@ int tc_peer_idle(tc_engine *engine, uint32_t peer);
 /* Accounts for an authenticated handshake message of `bytes` that came from the peer: the engine
  * cannot know which messages were good. */
 int tc_peer_touch(tc_engine *engine, uint32_t peer, uint32_t bytes);
-/* Sends one handshake message; ds is the outer DS byte. By the peer's endpoint, or to an address. */
-int tc_peer_send(tc_engine *engine, uint32_t peer, const uint8_t *data, uint32_t length, uint8_t ds);
+/* Sends one handshake message, with ds as outer DS byte: to the peer's endpoint, or an address. */
+int tc_peer_send(tc_engine *engine, uint32_t peer, const uint8_t *data, uint32_t length,
+                 uint8_t ds);
 int tc_send(tc_engine *engine, const tc_endpoint *to, const uint8_t *data, uint32_t length,
             uint8_t ds);
 
