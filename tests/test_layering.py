@@ -92,8 +92,3 @@ def test_pure_cores_do_no_io() -> None:
     assert set(PURE) <= set(MODULES), set(PURE) - set(MODULES)
     found = {(name, module) for name in PURE for module, _ in imports(MODULES[name])}
     assert not {(name, module) for name, module in found if module.split(".")[0] in IMPURE}
-
-
-def test_files_stay_readable() -> None:
-    lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
-    assert not {name: length for name, length in lengths.items() if length > 400}
