@@ -1,0 +1,162 @@
+"""What is in flight: the sent units that await acknowledgment, and what is known of each.
+
+A unit is what was handed to the native core at once, one segment or dozens. Selective
+acknowledgments cut units, so that every record is wholly delivered or wholly not. Each record
+also carries what the delivery rate estimation needs (BBR draft, section 4.1.2): how much had been
+delivered when it left, so that its acknowledgment tells a rate.
+
+Positions are unwrapped sequence numbers; times are nanoseconds.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+
+class Sent:
+    """One record of the flight."""
+
+    __slots__ = (
+        "app_limited",
+        "delivered",
+        "delivered_at",
+        "end",
+        "first_sent_at",
+        "in_flight",
+        "lost",
+        "lost_before",
+        "sacked",
+        "sent_at",
+        "start",
+        "transmissions",
+    )
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+        self.transmissions = 0
+        self.sacked = False
+        self.lost = False
+        self.sent_at = 0
+        self.first_sent_at = 0
+        self.delivered = 0
+        self.delivered_at = 0
+        self.in_flight = 0
+        self.lost_before = 0
+        self.app_limited = False
+
+    @property
+    def length(self) -> int:
+        """Sequence space that the record takes."""
+        return self.end - self.start
+
+    def split(self, at: int) -> Sent:
+        """Cut the record at a position inside it; return the part behind it."""
+        rest = Sent(at, self.end)
+        for name in Sent.__slots__:
+            if name not in ("start", "end"):
+                setattr(rest, name, getattr(self, name))
+        self.end = at
+        return rest
+
+
+class Flight:
+    """Records from SND.UNA to SND.NXT, in order and without gaps."""
+
+    __slots__ = ("_records", "_starts", "lost", "sacked")
+
+    def __init__(self) -> None:
+        self._records: list[Sent] = []
+        self._starts: list[int] = []
+        self.sacked = 0  # sequence space selectively acknowledged
+        self.lost = 0  # marked lost and not sent again
+
+    def append(self, record: Sent) -> None:
+        """Add a record for new data."""
+        self._records.append(record)
+        self._starts.append(record.start)
+
+    def acknowledge(self, position: int) -> list[Sent]:
+        """Take out everything below a cumulative acknowledgment."""
+        self._cut(position)
+        count = bisect_left(self._starts, position)
+        done = self._records[:count]
+        del self._records[:count], self._starts[:count]
+        for record in done:
+            self.sacked -= record.length if record.sacked else 0
+            self.lost -= record.length if record.lost else 0
+        return done
+
+    def select(self, start: int, end: int) -> list[Sent]:
+        """Mark [start, end) selectively acknowledged; return the records that this is new for."""
+        self._cut(start)
+        self._cut(end)
+        fresh = []
+        for i in range(bisect_left(self._starts, start), bisect_left(self._starts, end)):
+            record = self._records[i]
+            if not record.sacked:
+                record.sacked = True
+                self.sacked += record.length
+                if record.lost:
+                    record.lost = False
+                    self.lost -= record.length
+                fresh.append(record)
+        return fresh
+
+    def mark_lost(self, record: Sent) -> None:
+        """Mark a record lost; it is no longer in flight."""
+        if not record.lost and not record.sacked:
+            record.lost = True
+            self.lost += record.length
+
+    def mark_sent_again(self, record: Sent) -> None:
+        """Mark a lost record as in flight once more."""
+        if record.lost:
+            record.lost = False
+            self.lost -= record.length
+
+    def forget_selections(self) -> None:
+        """The receiver may have reneged (RFC 2018, section 8): nothing selected counts."""
+        for record in self._records:
+            record.sacked = False
+        self.sacked = 0
+
+    def first_lost(self) -> Sent | None:
+        """The lowest record that is to be sent again."""
+        if not self.lost:
+            return None
+        return next(record for record in self._records if record.lost)
+
+    def cut_first(self, record: Sent, length: int) -> None:
+        """Cut a record so that it takes at most `length`."""
+        if record.length > length:
+            self._cut(record.start + length)
+
+    @property
+    def last(self) -> Sent | None:
+        """The highest record."""
+        return self._records[-1] if self._records else None
+
+    @property
+    def total(self) -> int:
+        """Sequence space from SND.UNA to SND.NXT."""
+        return self._records[-1].end - self._starts[0] if self._records else 0
+
+    @property
+    def outstanding(self) -> int:
+        """What is thought to be in the network: neither selected nor lost (pipe of RFC 6675)."""
+        return self.total - self.sacked - self.lost
+
+    def __iter__(self) -> Iterator[Sent]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _cut(self, position: int) -> None:
+        i = bisect_left(self._starts, position)
+        if i and self._records[i - 1].end > position:
+            rest = self._records[i - 1].split(position)
+            self._records.insert(i, rest)
+            self._starts.insert(i, position)

@@ -1,0 +1,60 @@
+"""Round-trip time and retransmission timeout (RFC 6298), with timestamps (RFC 7323, section 4).
+
+Times are nanoseconds. Karn's rule is the caller's: only samples that belong to one certain
+transmission come here (a timestamp echo, or a segment sent once).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MILLISECOND: Final = 1_000_000
+SECOND: Final = 1_000_000_000
+
+INITIAL_RTO: Final = 1 * SECOND  # RFC 6298, (2.1)
+MIN_RTO: Final = 200 * MILLISECOND  # below RFC 6298's (2.4) 1 s, as Linux and RFC 8985 assume
+MAX_RTO: Final = 60 * SECOND  # RFC 6298, (2.5)
+_GRANULARITY: Final = 1 * MILLISECOND  # G of RFC 6298
+
+
+class RoundTrip:
+    """The estimator of one connection: smoothed time, variation, minimum, and backed-off RTO."""
+
+    __slots__ = ("_backoff", "_base", "latest", "minimum", "smoothed", "variation")
+
+    def __init__(self) -> None:
+        self.smoothed = 0  # SRTT; 0 before the first sample
+        self.variation = 0  # RTTVAR
+        self.minimum = 0  # smallest sample so far; 0 before the first
+        self.latest = 0
+        self._base = INITIAL_RTO
+        self._backoff = 0
+
+    def sample(self, rtt: int, *, samples_per_window: int = 1) -> None:
+        """Take a measurement. A valid sample also ends the backing off of (5.7).
+
+        `samples_per_window` thins the gains where every segment gives a sample
+        (RFC 7323, appendix G).
+        """
+        rtt = max(rtt, 1)
+        self.latest = rtt
+        self.minimum = min(self.minimum, rtt) if self.minimum else rtt
+        if not self.smoothed:  # (2.2)
+            self.smoothed = rtt
+            self.variation = rtt // 2
+        else:  # (2.3), alpha = 1/8 and beta = 1/4, spread over the samples of a window
+            spread = max(1, samples_per_window)
+            self.variation += (abs(self.smoothed - rtt) - self.variation) // (4 * spread)
+            self.smoothed += (rtt - self.smoothed) // (8 * spread)
+        self._base = self.smoothed + max(_GRANULARITY, 4 * self.variation)
+        self._backoff = 0
+
+    @property
+    def timeout(self) -> int:
+        """The retransmission timeout now, backing off included."""
+        return min(max(self._base, MIN_RTO) << self._backoff, MAX_RTO)
+
+    def back_off(self) -> None:
+        """Double the timeout after it has fired (5.5)."""
+        if self.timeout < MAX_RTO:
+            self._backoff += 1

@@ -1,0 +1,166 @@
+"""TCP segments and their options as they lie on the wire (RFC 9293, section 3.1).
+
+A segment here may be a *unit*: consecutive segments of one flow that the native core coalesced,
+or that it will cut, so `payload` can be up to 64 KB. Sequence numbers are the wire's 32 bits;
+a connection unwraps them.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntFlag
+from typing import Final, NamedTuple
+
+HEADER_BYTES: Final = 20
+MAX_OPTION_BYTES: Final = 40
+MAX_WINDOW_SHIFT: Final = 14  # RFC 7323, section 2.3
+
+_HEADER = struct.Struct("!HHIIBBHHH")
+_TIMESTAMPS = struct.Struct("!BBBBII")
+_EDGE = struct.Struct("!II")
+
+_END, _NOP, _MSS, _WINDOW_SHIFT, _SACK_PERMITTED, _SACK, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 8
+_FIXED_LENGTHS: Final = {_MSS: 4, _WINDOW_SHIFT: 3, _SACK_PERMITTED: 2, _TIMESTAMP: 10}
+
+
+class Flag(IntFlag):
+    """Control bits (RFC 9293) and the two of ECN (RFC 3168)."""
+
+    FIN = 0x01
+    SYN = 0x02
+    RST = 0x04
+    PSH = 0x08
+    ACK = 0x10
+    URG = 0x20
+    ECE = 0x40
+    CWR = 0x80
+
+
+class Options(NamedTuple):
+    """The options that the stack knows; others are skipped (RFC 9293, section 3.1)."""
+
+    mss: int | None = None
+    window_shift: int | None = None
+    sack_permitted: bool = False
+    timestamp: tuple[int, int] | None = None  # TSval, TSecr
+    sack: tuple[tuple[int, int], ...] = ()
+
+    def render(self) -> bytes:
+        """Return the options padded to a multiple of four, in the order that Linux uses."""
+        parts: list[bytes] = []
+        if self.mss is not None:
+            parts.append(struct.pack("!BBH", _MSS, 4, self.mss))
+        if self.timestamp is not None:
+            lead = (_SACK_PERMITTED, 2) if self.sack_permitted else (_NOP, _NOP)
+            parts.append(_TIMESTAMPS.pack(*lead, _TIMESTAMP, 10, *self.timestamp))
+        elif self.sack_permitted:
+            parts.append(bytes((_NOP, _NOP, _SACK_PERMITTED, 2)))
+        if self.window_shift is not None:
+            parts.append(bytes((_NOP, _WINDOW_SHIFT, 3, self.window_shift)))
+        if self.sack:
+            parts.append(bytes((_NOP, _NOP, _SACK, 2 + 8 * len(self.sack))))
+            parts += [_EDGE.pack(left, right) for left, right in self.sack]
+        return b"".join(parts)
+
+
+NO_OPTIONS: Final = Options()
+
+
+class Segment(NamedTuple):
+    """One segment, or one unit of equal segments.
+
+    `congested` tells that the IP header carried CE. `payload` is a view into the receive buffer,
+    valid until the next batch is read.
+    """
+
+    source_port: int
+    destination_port: int
+    sequence: int
+    acknowledgment: int
+    flags: int
+    window: int
+    options: Options = NO_OPTIONS
+    payload: bytes | memoryview = b""
+    congested: bool = False
+
+    @property
+    def length(self) -> int:
+        """Sequence space taken: the payload, and one each for SYN and FIN (SEG.LEN)."""
+        return len(self.payload) + bool(self.flags & Flag.SYN) + bool(self.flags & Flag.FIN)
+
+
+def parse(data: memoryview, *, congested: bool = False) -> Segment | None:
+    """Read a TCP header and its payload; None when it is malformed. Checksums come verified."""
+    if len(data) < HEADER_BYTES:
+        return None
+    source, destination, sequence, ack, offset, flags, window, _, _ = _HEADER.unpack_from(data)
+    header = (offset >> 4) * 4
+    if header < HEADER_BYTES or header > len(data):
+        return None
+    options = NO_OPTIONS if header == HEADER_BYTES else parse_options(data[HEADER_BYTES:header])
+    return Segment(
+        source, destination, sequence, ack, flags, window, options, data[header:], congested
+    )
+
+
+def parse_options(data: memoryview | bytes) -> Options:
+    """Read the option bytes. A malformed option ends the reading; those before it count.
+
+    The common case, two NOPs and a timestamp, takes a path of its own: it is on every segment.
+    """
+    if len(data) == 12 and data[0] == _NOP and data[1] == _NOP and data[2] == _TIMESTAMP:
+        fields = _TIMESTAMPS.unpack_from(data)
+        return Options(timestamp=fields[4:]) if fields[3] == 10 else NO_OPTIONS
+    mss: int | None = None
+    shift: int | None = None
+    permitted = False
+    timestamp: tuple[int, int] | None = None
+    sack: tuple[tuple[int, int], ...] = ()
+    at = 0
+    while at < len(data):
+        kind = data[at]
+        if kind == _END:
+            break
+        if kind == _NOP:
+            at += 1
+            continue
+        if at + 1 >= len(data):
+            break
+        size = data[at + 1]
+        if size < 2 or at + size > len(data) or _FIXED_LENGTHS.get(kind, size) != size:
+            break
+        if kind == _MSS:
+            mss = data[at + 2] << 8 | data[at + 3]
+        elif kind == _WINDOW_SHIFT:
+            shift = min(data[at + 2], MAX_WINDOW_SHIFT)
+        elif kind == _SACK_PERMITTED:
+            permitted = True
+        elif kind == _TIMESTAMP:
+            value, echo = _EDGE.unpack_from(data, at + 2)
+            timestamp = (value, echo)
+        elif kind == _SACK and (size - 2) % 8 == 0:
+            sack = tuple(
+                (left, right) for left, right in _EDGE.iter_unpack(bytes(data[at + 2 : at + size]))
+            )
+        at += size
+    return Options(mss, shift, permitted, timestamp, sack)
+
+
+def render_header(segment: Segment) -> bytes:
+    """Return the TCP header with its options; the checksum is left to the native core."""
+    options = segment.options.render() if segment.options is not NO_OPTIONS else b""
+    words = (HEADER_BYTES + len(options)) // 4
+    return (
+        _HEADER.pack(
+            segment.source_port,
+            segment.destination_port,
+            segment.sequence,
+            segment.acknowledgment,
+            words << 4,
+            segment.flags,
+            segment.window,
+            0,
+            0,
+        )
+        + options
+    )
