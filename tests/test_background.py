@@ -61,6 +61,15 @@ def test_a_hardened_process_dumps_no_core_and_makes_private_files(tmp_path: Path
     assert done.stdout == "(0, 0) 0 0o77\n"
 
 
+def test_closed_streams_are_opened_before_anything_gets_their_numbers() -> None:
+    program = (
+        "import os; from tunnel.daemon.background import open_streams; os.close(0); os.close(2);"
+        "open_streams(); print([os.path.samefile(os.devnull, f'/proc/self/fd/{n}')"
+        " for n in (0, 1, 2)], os.dup(1))"
+    )
+    assert run_python(program).stdout == "[True, False, True] 3\n"
+
+
 def test_systemd_is_told_where_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
         inbox.bind(str(tmp_path / "notify"))

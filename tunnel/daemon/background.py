@@ -19,6 +19,17 @@ _PR_SET_DUMPABLE: Final = 4
 Ready = Callable[[], None]
 
 
+def open_streams() -> None:
+    """Open /dev/null for each standard stream that the caller closed.
+
+    Otherwise the next sockets would get their numbers, receive what is printed, and the event
+    loop, which refuses to close such a number, would end the process.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(opened)
+
+
 def harden() -> None:
     """No core dump, no debugger of the same user, nothing made that others may read."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
