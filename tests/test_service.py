@@ -74,6 +74,12 @@ def test_the_name_is_the_files_unless_given() -> None:
         assert said.name == name
 
 
+def test_an_empty_name_or_file_is_not_taken_for_none() -> None:
+    for arguments in ([""], ["--config", ""], ["", "--config", "/etc/wireguard/home.conf"]):
+        with pytest.raises(UsageError):
+            parse(arguments)
+
+
 def test_only_a_name_alone_goes_to_the_background() -> None:
     for arguments, expected in (
         (["wg0"], True),

@@ -115,6 +115,8 @@ def parse(arguments: Sequence[str]) -> Options | None:
         raise UsageError(f"{message}; see tunneld --help") from error
     if not isinstance(values, dict):
         return None
+    if values["config"] == "":
+        raise UsageError("--config: names no file; write its path")
     config = Path(values["config"]) if values["config"] else None
     if config is not None and values["ephemeral_key"]:
         raise UsageError("--ephemeral-key is for a tunnel without --config; the file has the key")
@@ -135,11 +137,12 @@ def parse(arguments: Sequence[str]) -> Options | None:
 
 
 def _name(ifname: str | None, config: Path | None) -> str:
-    name = ifname or (config.stem if config is not None else DEFAULT_NAME)
+    default = config.stem if config is not None else DEFAULT_NAME
+    name = default if ifname is None else ifname
     try:
         return interface_name(name)
     except BadValue as error:
-        hint = "" if ifname else " (from the file's name; give IFNAME as well)"
+        hint = "" if ifname is not None else " (from the file's name; give IFNAME as well)"
         raise UsageError(f"IFNAME: {error}{hint}") from error
 
 
