@@ -117,10 +117,10 @@ def daemon(directory: Path) -> Iterator[list[str]]:
     thread.join()
 
 
-def test_status_is_a_table_for_people(
+def test_status_in_words_is_whole_in_a_narrow_terminal(
     daemon: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     assert cli.run(["status"]) == 0
     shown = capsys.readouterr().out
     for text in (
@@ -156,6 +156,25 @@ def test_stats_shows_what_is_not_zero(
     assert "bad mac1" in shown
     assert "1,234,567" in shown
     assert "replayed" not in shown
+
+
+def test_an_output_that_takes_nothing_is_one_line(
+    daemon: list[str], directory: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tunnel.daemon import cli, client;"
+        f"client.run_directory = lambda: Path({str(directory)!r}); sys.exit(cli.run(sys.argv[1:]))"
+    )
+    for arguments in (["stats"], ["status", "--json"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-c", program, *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        expected = "tunnelctl: standard output: No space left on device; see where it goes\n"
+        assert (done.returncode, done.stderr) == (1, expected)
 
 
 def test_a_refused_reload_has_the_daemons_words_and_code(

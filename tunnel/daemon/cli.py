@@ -1,11 +1,13 @@
-"""tunnelctl: asks a running tunneld, and shows its answers to people (tables) or programs (JSON).
+"""tunnelctl: asks a running tunneld, and shows its answers to people or programs (JSON).
 
-Tables are drawn with rich, which is imported only for them. Exit codes are those of contract.md.
+What people read is coloured by rich, which is imported only for that. Exit codes are those of
+contract.md.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -101,6 +103,7 @@ def _show(answer: Any, as_json: bool, show: Callable[[Any], None]) -> None:
         print(json.dumps(answer, indent=2))
     else:
         show(answer)
+    print(end="", flush=True)
 
 
 def main() -> None:
@@ -125,5 +128,10 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 1
-    except BrokenPipeError:
-        return 1  # whoever read us has gone
+    except OSError as error:
+        # Python writes what is left in the buffer when it ends, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):  # else whoever read us has gone
+            text = f"standard output: {error.strerror}; see where it goes"
+            print(f"tunnelctl: {text}", file=sys.stderr)
+        return 1

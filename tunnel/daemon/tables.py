@@ -1,13 +1,11 @@
-"""tunnelctl's answers for people: tables in a terminal, plain columns elsewhere."""
+"""tunnelctl's answers for people: one fact a line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 _COLOURS: Final = {
@@ -20,35 +18,36 @@ _COLOURS: Final = {
 
 def show_status(report: Mapping[str, Any]) -> None:
     """Print the state, the path and the peers."""
-    console = Console(highlight=False, soft_wrap=True)
-    facts = _facts()
     state = Text(report["status"], style=_COLOURS.get(report["status"], ""))
-    facts.add_row("interface", report["interface"])
-    facts.add_row("status", _with_reason(state, report["status_reason"]))
-    facts.add_row("path", _path(report["path"]))
-    facts.add_row("kill switch", report["kill_switch"])
-    console.print(facts)
-    if report["peers"]:
-        console.print()
-        console.print(_peers(report["peers"]))
+    _print(
+        [
+            ("interface", report["interface"]),
+            ("status", _with_reason(state, report["status_reason"])),
+            ("path", _path(report["path"])),
+            ("kill switch", report["kill_switch"]),
+        ]
+    )
+    for peer in report["peers"]:
+        print()
+        _print(_peer(peer))
 
 
 def show_stats(report: Mapping[str, Any]) -> None:
     """Print the counters that are not zero, by name."""
+    counters = [
+        (name.replace("_", " "), f"{value:,}")
+        for name, value in sorted(report["counters"].items())
+        if value
+    ]
+    _print([("interface", report["interface"]), *counters])
+
+
+def _print(facts: Sequence[tuple[str, str | Text]]) -> None:
+    # One fact a line, never cut or folded to a width: it is read, searched and cut by programs too.
     console = Console(highlight=False, soft_wrap=True)
-    counters = _facts()
-    counters.add_row("interface", report["interface"])
-    for name, value in sorted(report["counters"].items()):
-        if value:
-            counters.add_row(name.replace("_", " "), f"{value:,}")
-    console.print(counters)
-
-
-def _facts() -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    return table
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        console.print(Text.assemble((f"{name:<{width}}", "dim"), "  ", value))
 
 
 def _with_reason(state: Text, reason: str | None) -> Text:
@@ -63,22 +62,15 @@ def _path(path: Mapping[str, Any] | None) -> str:
     return f"{text} ({', '.join(marks)})" if marks else text
 
 
-def _peers(peers: Iterable[Mapping[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("peer", "endpoint", "handshake"):
-        table.add_column(heading, no_wrap=heading == "peer")
-    for heading in ("rtt", "received", "sent"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for peer in peers:
-        table.add_row(
-            peer["public_key"],
-            peer["endpoint"] or "unknown",
-            handshake(peer["handshake_age"], peer["reason"]),
-            "" if peer["rtt"] is None else f"{peer['rtt'] * 1000:.1f} ms",
-            size(peer["rx_bytes"]),
-            size(peer["tx_bytes"]),
-        )
-    return table
+def _peer(peer: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
+    return [
+        ("peer", peer["public_key"]),
+        ("endpoint", peer["endpoint"] or "unknown"),
+        ("handshake", handshake(peer["handshake_age"], peer["reason"])),
+        ("round trip", "unknown" if peer["rtt"] is None else f"{peer['rtt'] * 1000:.1f} ms"),
+        ("received", size(peer["rx_bytes"])),
+        ("sent", size(peer["tx_bytes"])),
+    ]
 
 
 def handshake(age: float | None, reason: str | None) -> str:
