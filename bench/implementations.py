@@ -108,7 +108,6 @@ class Daemon:
     implementation: Implementation
     space: Namespace
     interface: str
-    arguments: tuple[str, ...] = ()
     log: Path = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
 
@@ -127,7 +126,7 @@ class Daemon:
         words = [word.format(interface=self.interface) for word in self.implementation.command[1:]]
         with self.log.open("ab") as log:
             self.process = self.space.start(
-                ["env", *self.implementation.environment, program, *words, *self.arguments],
+                ["env", *self.implementation.environment, program, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
