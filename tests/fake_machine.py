@@ -107,9 +107,15 @@ class FakeTun:
 
 
 class FakeWatch:
-    def __init__(self, gone: Callable[[], None], mtu_changed: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        gone: Callable[[], None],
+        mtu_changed: Callable[[int], None],
+        came_up: Callable[[], None],
+    ) -> None:
         self.gone = gone
         self.mtu_changed = mtu_changed
+        self.came_up = came_up
         self.mtu = 1420
         self.closed = False
 
@@ -151,8 +157,14 @@ class FakeMachine(Machine):
     def routes(self, log: Callable[[str], None]) -> Any:
         return self.fake_routes
 
-    def watch(self, name: str, gone: Callable[[], None], mtu_changed: Callable[[int], None]) -> Any:
-        self.fake_watch = FakeWatch(gone, mtu_changed)
+    def watch(
+        self,
+        name: str,
+        gone: Callable[[], None],
+        mtu_changed: Callable[[int], None],
+        came_up: Callable[[], None],
+    ) -> Any:
+        self.fake_watch = FakeWatch(gone, mtu_changed, came_up)
         return self.fake_watch
 
     async def run_hooks(

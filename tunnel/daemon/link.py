@@ -1,4 +1,4 @@
-"""The tunnel interface as a link of this machine: its MTU, and the news that it is gone.
+"""The tunnel interface as a link of this machine: its MTU, and the news of what befell it.
 
 `LinkWatch` listens to rtnetlink only for the hint that some link changed, and then looks at the
 interface itself: notifications can be lost or merged, the interface cannot lie.
@@ -15,8 +15,10 @@ from typing import Final
 
 from tunnel.errors import MissingFacilityError
 
+SIOCGIFFLAGS: Final = 0x8913
 SIOCGIFMTU: Final = 0x8921
 SIOCSIFMTU: Final = 0x8922
+IFF_UP: Final = 1
 RTMGRP_LINK: Final = 1
 #: struct ifreq: the name, then a union of which the first int is used here
 _IFREQ: Final = struct.Struct("16si20x")
@@ -27,6 +29,12 @@ def get_mtu(name: str) -> int:
     """Return an interface's MTU. Raises MissingFacilityError when it is not there."""
     mtu: int = _IFREQ.unpack(_ioctl(SIOCGIFMTU, name, 0))[1]
     return mtu
+
+
+def is_up(name: str) -> bool:
+    """Return whether an interface is up. Raises MissingFacilityError when it is not there."""
+    flags: int = _IFREQ.unpack(_ioctl(SIOCGIFFLAGS, name, 0))[1]
+    return bool(flags & IFF_UP)
 
 
 def set_mtu(name: str, mtu: int) -> None:
@@ -45,18 +53,26 @@ def _ioctl(request: int, name: str, value: int) -> bytes:
 
 
 class LinkWatch:
-    """Calls `gone` once when the interface was deleted, and `mtu_changed` when its MTU changed.
+    """Calls `gone` once when the interface was deleted, `mtu_changed` when its MTU changed, and
+    `came_up` when it is up after it was down, which has cost it its routes.
 
     The interface is told by its index, so that a rename is not taken for a deletion.
     """
 
     def __init__(
-        self, name: str, *, gone: Callable[[], None], mtu_changed: Callable[[int], None]
+        self,
+        name: str,
+        *,
+        gone: Callable[[], None],
+        mtu_changed: Callable[[int], None],
+        came_up: Callable[[], None],
     ) -> None:
         self._index = socket.if_nametoindex(name)
         self._gone = gone
         self._mtu_changed = mtu_changed
+        self._came_up = came_up
         self._mtu = get_mtu(name)
+        self._up = is_up(name)
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0
         )
@@ -78,7 +94,8 @@ class LinkWatch:
     def look(self) -> None:
         """Look at the interface now, and call what there is to call."""
         try:
-            mtu = get_mtu(socket.if_indextoname(self._index))
+            name = socket.if_indextoname(self._index)
+            mtu, up = get_mtu(name), is_up(name)
         except (OSError, MissingFacilityError):
             self.close()
             self._gone()
@@ -86,6 +103,10 @@ class LinkWatch:
         if mtu != self._mtu:
             self._mtu = mtu
             self._mtu_changed(mtu)
+        if up != self._up:
+            self._up = up
+            if up:
+                self._came_up()
 
     def _hint(self) -> None:
         try:

@@ -73,12 +73,16 @@ class Machine:
         return MachineRoutes(log=log)
 
     def watch(
-        self, name: str, gone: Callable[[], None], mtu_changed: Callable[[int], None]
+        self,
+        name: str,
+        gone: Callable[[], None],
+        mtu_changed: Callable[[int], None],
+        came_up: Callable[[], None],
     ) -> LinkWatch:
         """Watch the tunnel interface itself."""
         from tunnel.daemon.link import LinkWatch
 
-        return LinkWatch(name, gone=gone, mtu_changed=mtu_changed)
+        return LinkWatch(name, gone=gone, mtu_changed=mtu_changed, came_up=came_up)
 
     async def run_hooks(
         self,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run tunneld; the console script."""
     gc.disable()  # until the start is over: importing makes objects, and hardly any garbage
+    background.open_streams()
     sys.exit(run(sys.argv[1:]))
 
 

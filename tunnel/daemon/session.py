@@ -296,7 +296,9 @@ class TunnelSession:
         await machine.run_hooks("PreUp", interface.pre_up, name, self.log.info)
         self._tun = machine.create_tun(name, self.workers)
         self._push(f"interface {name}", self._tun.close)
-        self._watch = machine.watch(name, self._interface_gone, self.provider.mtu_changed)
+        self._watch = machine.watch(
+            name, self._interface_gone, self.provider.mtu_changed, self._interface_up
+        )
         self._push("the interface's watch", self._watch.close)
         self._push("the packet flow", self._close_flow)
 
@@ -326,6 +328,15 @@ class TunnelSession:
     def _interface_gone(self) -> None:
         error = TunnelError(f"interface {self.interface} was deleted by another program")
         self.cancel(error, StopReason.CONFIGURATION_REMOVED)
+
+    def _interface_up(self) -> None:
+        self._mending = asyncio.create_task(self._mend())
+
+    async def _mend(self) -> None:
+        try:
+            await self._underlay.mend()
+        except (OSError, TunnelError) as error:
+            self.log.warning("%s is up again, but not its routes: %s", self.interface, error)
 
     async def _follow_path(self) -> None:
         if self._underlay.waiting and self.path.interface is not None:

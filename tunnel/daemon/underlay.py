@@ -117,6 +117,12 @@ class Underlay:
             self._settings = settings
             await self._apply_to(self.path)
 
+    async def mend(self) -> None:
+        """Make what the kernel took away with the interface's going down, if it was ours."""
+        async with self._one_at_a_time:
+            if self._settings is not None:
+                await self._apply_to(self.path)
+
     async def clear(self) -> None:
         """Remove every address, route and rule that was made."""
         async with self._one_at_a_time:

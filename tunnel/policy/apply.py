@@ -286,9 +286,14 @@ def _rule_words(rule: Rule) -> dict[str, Any]:
 def _explained(steps: Plan, problem: OSError | None) -> TunnelError:
     if problem is None:
         return TunnelError("routes: something undoes our changes; look for another VPN's service")
-    if problem.errno in (errno.EPERM, errno.EACCES):
+    if problem.errno == errno.EPERM:
         return PrivilegeError("may not change routes; run as root or with CAP_NET_ADMIN")
     first = next(iter((*steps.add_addresses, *steps.add_routes, *steps.add_rules)), None)
+    if problem.errno == errno.EACCES:  # the answer to an IPv6 address under disable_ipv6
+        return TunnelError(
+            "the kernel refused an IPv6 address; remove the IPv6 addresses of the configuration, "
+            "or set net.ipv6.conf.default.disable_ipv6=0"
+        )
     return TunnelError(f"the kernel refused {first or 'a change of routes'}: {problem.strerror}")
 
 

@@ -1,0 +1,67 @@
+"""What happens to a tunneld that is treated roughly: see world.py for the network."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.netns.command import BIN, PATIENCE, Program, tunnelctl
+from tests.netns.world import INNER, World, everything_through_the_tunnel, make_world
+from tools.netlab import Lab
+
+pytestmark = pytest.mark.root
+
+FAR_AWAY = "198.51.100.7"  # reached only through the tunnel
+
+
+@pytest.fixture
+def world(lab: Lab, tmp_path: Path) -> World:
+    return make_world(lab, tmp_path)
+
+
+def until_it_pings(world: World, target: str = INNER) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not world.ping(target, count=1, check=False):
+        assert time.monotonic() < deadline, world.client.ip("route show table all")
+
+
+def test_an_interface_that_was_down_gets_its_routes_and_addresses_back(world: World) -> None:
+    everything_through_the_tunnel(world)
+    world.server.ip(f"addr add {FAR_AWAY}/32 dev lo")
+    tunneld = world.start("--bind", "cellular")
+    tunneld.expect("connected")
+    assert world.ping(FAR_AWAY)
+    world.client.ip(f"link set {world.interface} down")
+    assert "fd09::2" not in world.client.ip(f"-6 addr show {world.interface}")
+    world.client.ip(f"link set {world.interface} up")
+    until_it_pings(world, FAR_AWAY)
+    assert "fd09::2" in world.client.ip(f"-6 addr show {world.interface}")
+    assert tunneld.end() == 0
+    assert world.leftovers() == []
+
+
+def test_streams_that_are_closed_hurt_nobody(world: World) -> None:
+    command = f'exec "{BIN}/tunneld" --config "{world.config}" <&- 2>&- >&-'
+    tunneld = Program(world.client, "bash", "-c", command)
+    until_it_pings(world)
+    tunnelctl(world.client, "down", world.interface)
+    assert tunneld.wait() == 0
+    assert world.leftovers() == []
+
+
+def test_ipv6_that_is_switched_off_is_named(world: World) -> None:
+    world.client.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+    world.client.sysctl("net.ipv6.conf.default.disable_ipv6", 1)
+    tunneld = world.start("--bind", "cellular")
+    assert tunneld.wait() == 1
+    assert "disable_ipv6=0" in tunneld.lines[-1]
+    assert world.leftovers() == []
+    lines = world.config.read_text().replace(", fd09::2/64", "").replace(", fd09::/64", "")
+    world.config.write_text(lines)
+    tunneld = world.start("--bind", "cellular")
+    tunneld.expect("connected")
+    assert world.ping()
+    assert tunneld.end() == 0
+    assert world.leftovers() == []
