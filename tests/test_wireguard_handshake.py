@@ -157,6 +157,15 @@ def test_one_initiation_in_20_milliseconds(wait, taken):
         assert refusal_of_initiation(b, second) is Refusal.FLOODED
 
 
+def test_the_flood_limit_is_20_milliseconds():
+    a, b = pair()
+    b.consume(a.initiate(1))
+    b.now += 19_999_999
+    assert refusal_of_initiation(b, a.initiate(2)) is Refusal.FLOODED
+    b.now += 1
+    b.consume(a.initiate(3))
+
+
 def test_the_flood_limit_holds_from_the_first_nanosecond_of_the_clock():
     a, b = pair()
     b.now = 0

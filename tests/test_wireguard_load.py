@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.wireguard_world import World, replay
+from tests.wireguard_world import World, key_pair, replay
 
 
 def test_under_load_a_cookie_is_asked_for_and_then_answered():
@@ -52,3 +52,16 @@ def test_the_cookie_secret_is_the_engines_too_and_rotates():
     world.run(100)
     assert b.engine._cookie_secret != secret
     assert b.engine._cookie_secret == bytes(b.device._issuer.secret)
+
+
+def test_cookie_replies_follow_the_private_key():
+    world = World()
+    a, b = world.pair()
+    private, b.public = key_pair(70)
+    b.configure(private_key=private)
+    a.add(b)
+    b.engine.under_load = True
+    packet = a.send(b)
+    world.run(20)
+    assert b.received == [packet]
+    assert a.device.counts["cookie_refused"] == 0

@@ -79,6 +79,7 @@ class Device:
         self.counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
         self.listen_port = 0
         self.fwmark = 0
+        self.was_up = False  # with any peer, since the start
         self._wall = wall
         self._draw_jitter = draw_jitter
         self._own_macs: Macs | None = None
@@ -297,6 +298,7 @@ class Device:
         peer.silent_since = None
         peer.handshake_at = now
         peer.handshake_wall = self._wall()
+        self.was_up = True
         self.peers.enter(peer, Phase.UP)
 
     def _forget(self, peer: Peer) -> None:

@@ -181,6 +181,8 @@ class WireGuardProvider(PacketTunnelProvider):
                 elif event.kind is EventKind.OUTER_FAILED:
                     self._trouble = _words(event.value)
                 else:
+                    if event.kind is EventKind.MESSAGE:
+                        self._trouble = ""  # something comes through
                     self.device.handle_event(event, now)
         finally:
             self._settle()

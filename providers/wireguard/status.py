@@ -30,7 +30,7 @@ def tunnel_status(device: Device, trouble: str = "") -> tuple[TunnelStatus, str]
         return TunnelStatus.CONNECTING, "no private key: waiting for `wg set`"
     if not len(device.peers):
         return TunnelStatus.CONNECTING, "no peers: waiting for `wg set`"
-    if any(peer.handshake_at is not None for peer in device.peers):
+    if device.was_up:
         return TunnelStatus.REASSERTING, _waiting(device, trouble)
     return TunnelStatus.CONNECTING, _waiting(device, trouble)
 
@@ -42,8 +42,7 @@ def _connected(device: Device, up: int) -> str:
 
 def _waiting(device: Device, trouble: str) -> str:
     """Say what is waited for, by the peer that is nearest to being up; no figure that grows."""
-    peers = sorted(device.peers, key=lambda peer: _URGENCY[peer.phase])
-    first = peers[0]
+    first = min(device.peers, key=lambda peer: _URGENCY[peer.phase])
     info = device.engine.peer_info(first.id)
     if not first.usable or info.endpoint is None or first.phase is Phase.NEW:
         text = first.reason(device.engine.now(), has_identity=True) or "waiting for the peer"
@@ -51,7 +50,7 @@ def _waiting(device: Device, trouble: str) -> str:
         text = f"no answer from {shown(info.endpoint)}; trying again at the next packet"
     else:
         text = f"waiting for an answer from {shown(info.endpoint)}"
-    others = f" (and {len(peers) - 1} more peers)" if len(peers) > 1 else ""
+    others = f" (and {len(device.peers) - 1} more peers)" if len(device.peers) > 1 else ""
     return text + others + (f"; sending fails: {trouble}" if trouble else "")
 
 
