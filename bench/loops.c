@@ -110,9 +110,9 @@ SHOWN uint32_t bench_total(const uint8_t *packet, uint32_t length, uint32_t coun
     return good;
 }
 
-/* Sends a packet `count` times into one end of a seqpacket pair, which waits while it is full. */
-SHOWN uint32_t bench_pump(int fd, const uint8_t *packet, uint32_t length, uint32_t count) {
-    struct iovec part = {.iov_base = (void *)packet, .iov_len = length};
+/* Sends a unit `count` times into one end of a seqpacket pair, waiting while it is full. */
+SHOWN uint32_t bench_pump(int fd, const uint8_t *unit, uint32_t length, uint32_t count) {
+    struct iovec part = {.iov_base = (void *)unit, .iov_len = length};
     struct mmsghdr batch[BATCH];
     memset(batch, 0, sizeof batch);
     for (int i = 0; i < BATCH; i++)
@@ -127,27 +127,28 @@ SHOWN uint32_t bench_pump(int fd, const uint8_t *packet, uint32_t length, uint32
     return sent;
 }
 
-/* Receives `count` packets; answers how many had the length. */
-SHOWN uint32_t bench_drain(int fd, uint32_t length, uint32_t count) {
-    uint8_t packets[BATCH][ROOM];
-    struct iovec parts[BATCH];
-    struct mmsghdr batch[BATCH];
+/* Receives units until they hold `count` packets, of `segment` bytes each behind one header of
+ * `header` bytes a unit; answers how many packets came. */
+SHOWN uint32_t bench_drain(int fd, uint32_t header, uint32_t segment, uint32_t count) {
+    enum { UNIT = 66000, UNITS = 16 };
+    uint8_t *memory = malloc(UNIT * UNITS);
+    struct iovec parts[UNITS];
+    struct mmsghdr batch[UNITS];
     memset(batch, 0, sizeof batch);
-    for (int i = 0; i < BATCH; i++) {
-        parts[i] = (struct iovec){.iov_base = packets[i], .iov_len = ROOM};
+    for (int i = 0; i < UNITS; i++) {
+        parts[i] = (struct iovec){.iov_base = memory + i * UNIT, .iov_len = UNIT};
         batch[i].msg_hdr = (struct msghdr){.msg_iov = &parts[i], .msg_iovlen = 1};
     }
-    uint32_t received = 0, good = 0;
-    while (received < count) {
-        int n = recvmmsg(fd, batch, count - received < BATCH ? count - received : BATCH,
-                         MSG_WAITFORONE, NULL);
+    uint32_t received = 0;
+    while (memory && received < count) {
+        int n = recvmmsg(fd, batch, UNITS, MSG_WAITFORONE, NULL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             break;
         for (int i = 0; i < n; i++)
-            good += batch[i].msg_len == length;
-        received += (uint32_t)n;
+            received += (batch[i].msg_len - header) / segment;
     }
-    return good;
+    free(memory);
+    return received;
 }
