@@ -25,7 +25,11 @@ def psk(request) -> bytes:
 def node(psk):
     node = World().node("10.0.0.1")
     node.configure(
-        PeerChange(PUBLIC, preshared_key=Secret(psk), endpoint=(node.place[0], PORT + 1))
+        PeerChange(
+            PUBLIC,
+            preshared_key=Secret(psk) if any(psk) else None,
+            endpoint=(node.place[0], PORT + 1),
+        )
     )
     return node
 

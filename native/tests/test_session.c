@@ -102,6 +102,7 @@ static void test_message_limits(void) {
         bool initiator, handshake, staged;
     } table[] = {
         {0, true, false, false},
+        {UINT64_C(1) << 32, true, false, false},
         {TC_REKEY_AFTER_MESSAGES - 1, false, false, false},
         {TC_REKEY_AFTER_MESSAGES, false, true, false},
         {TC_REKEY_AFTER_MESSAGES, true, true, false},
@@ -126,6 +127,8 @@ static void test_message_limits(void) {
         CHECK(i, tc_unit_open(&unit, NULL, packet, sizeof packet) == 0, "unit");
         engine->sender.batch.now = tc_engine_now(engine);
         tc_sender_unit(&engine->sender, &unit);
+        CHECK(i, table[i].staged || tc_get_le64(engine->sender.buffer + 8) == table[i].sent,
+              "the header's counter");
         tc_sender_flush(&engine->sender);
         tc_event event = {0};
         int events = tc_engine_events(engine, &event, 1);
