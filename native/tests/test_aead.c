@@ -7,7 +7,8 @@
 enum { BATCH = 70, LARGEST = 2100 };
 
 typedef struct {
-    uint8_t key[32];
+    uint8_t keys[32];
+    const uint8_t *key; /* its own, or that of a packet before it: sessions come in runs */
     uint8_t plain[LARGEST];
     uint8_t sealed[LARGEST + TC_TAG_BYTES];
     uint8_t work[LARGEST + TC_TAG_BYTES];
@@ -38,10 +39,12 @@ static void make_batch(size_t count, bool one_key) {
         p->length = some_length();
         p->counter = check_below(3) ? check_random() : check_below(3);
         check_fill(p->plain, p->length);
-        if (one_key && i)
-            memcpy(p->key, packets[0].key, 32);
-        else
-            check_fill(p->key, 32);
+        check_fill(p->keys, 32);
+        p->key = p->keys;
+        if (i && (one_key || check_below(2)))
+            p->key = packets[i - 1].key;
+        else if (i && !check_below(4))
+            p->key = packets[check_below((uint32_t)i)].key;
         reference_packet(p->key, p->counter, p->plain, p->length, p->sealed);
     }
 }
@@ -154,6 +157,14 @@ static void test_too_short(tc_aead *aead) {
         CHECK(length, tc_aead_open(aead, &job, 1) == 0 && !job.ok, "no room for a tag");
         free(in);
     }
+    /* One that cannot be tried leaves nothing behind for the next of its session. */
+    packet *p = &packets[0];
+    make_batch(1, true);
+    uint32_t size = p->length + TC_TAG_BYTES;
+    tc_aead_job two[2] = {
+        {.key = p->key, .in = p->sealed, .out = p->work, .length = TC_TAG_BYTES - 1},
+        {.key = p->key, .counter = p->counter, .in = p->sealed, .out = p->work, .length = size}};
+    CHECK(-1, tc_aead_open(aead, two, 2) == 1 && !two[0].ok && two[1].ok, "behind a short one");
     CHECK(-1, tc_aead_open(aead, NULL, 0) == 0, "an empty batch");
     CHECK(-1, tc_aead_seal(aead, NULL, 0) == 0, "an empty batch");
 }
