@@ -165,6 +165,18 @@ def test_of_two_next_hops_one_is_copied() -> None:
     assert all(route.usable for route in wanted.routes)
 
 
+def test_a_route_whose_gateway_is_not_on_link_any_more_is_not_copied() -> None:
+    stale = Route(ANY6, TABLE_MAIN, 3, ip_address("fd00:2::1"), 200)
+    far = Route(ip_network("10.6.0.0/16"), TABLE_MAIN, 3, ip_address("10.66.0.1"), onlink=True)
+    near = Route(ip_network("fd00:2::/64"), TABLE_MAIN, 3, None, 256)
+    for routes, count in (((stale,), 3), ((stale, far), 4), ((stale, near), 5)):
+        dump = replace(DUMP, routes=(*DUMP.routes, *routes))
+        wanted = desired(TunnelSettings(), None, BOUND, dump, 0)
+        assert len(wanted.routes) == count
+        gateways = {route.gateway for route in wanted.routes if route.version == 6}
+        assert (stale.gateway in gateways) == (near in routes)
+
+
 # ---- rules beside other programs' ----
 
 

@@ -65,3 +65,15 @@ def test_ipv6_that_is_switched_off_is_named(world: World) -> None:
     assert world.ping()
     assert tunneld.end() == 0
     assert world.leftovers() == []
+
+
+def test_a_route_that_its_prefix_left_behind_stops_nothing(world: World) -> None:
+    # What a network leaves when it renumbers: IPv6 keeps the default route of the old prefix.
+    world.client.ip("-6 addr flush dev wwan0 scope global")
+    assert "default via fd00:2::1" in world.client.ip("-6 route show dev wwan0")
+    tunneld = world.start("--bind", "cellular")
+    tunneld.expect("connected")
+    assert world.ping()
+    assert world.outer("wlan0") == 0
+    assert tunneld.end() == 0
+    assert world.leftovers() == []

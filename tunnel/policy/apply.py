@@ -294,7 +294,16 @@ def _explained(steps: Plan, problem: OSError | None) -> TunnelError:
             "the kernel refused an IPv6 address; remove the IPv6 addresses of the configuration, "
             "or set net.ipv6.conf.default.disable_ipv6=0"
         )
-    return TunnelError(f"the kernel refused {first or 'a change of routes'}: {problem.strerror}")
+    return TunnelError(f"the kernel refused {_named(first)}: {problem.strerror}")
+
+
+def _named(step: InterfaceAddress | Route | Rule | None) -> str:
+    if isinstance(step, Route):
+        via = f" via {step.gateway}" if step.gateway else ""
+        return f"the route {step.destination}{via} in table {step.table}"
+    if isinstance(step, Rule):
+        return f"the rule of preference {step.preference} (IPv{step.version})"
+    return "a change of routes" if step is None else f"the address {step}"
 
 
 def _nft(text: str) -> bool:

@@ -185,12 +185,24 @@ def _copied(dump: Dump, index: int, table: int) -> list[Route]:
     ]
     if len(found) > COPIED_ROUTES:
         found = [route for route in found if route.is_default or route.gateway is None]
+    found = [route for route in found if _has_its_gateway(route, found)]
     copies: dict[object, Route] = {}
     # Of several next hops for one prefix the first stands: RFC 8028's choice by source comes later.
     for route in sorted(found, key=lambda route: (route.metric, str(route.gateway))):
         copy = replace(route, table=table, protocol=PROTOCOL)
         copies.setdefault(copy.key, copy)
     return list(copies.values())
+
+
+def _has_its_gateway(route: Route, others: Sequence[Route]) -> bool:
+    """Whether the kernel would take this route again.
+
+    IPv6 keeps a route whose gateway's own prefix has gone since, and refuses a copy of it.
+    """
+    gateway = route.gateway
+    if gateway is None or route.onlink or gateway.is_link_local:
+        return True
+    return any(other.gateway is None and gateway in other.destination for other in others)
 
 
 def _full_versions(settings: TunnelSettings) -> frozenset[int]:
