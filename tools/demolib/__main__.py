@@ -112,7 +112,7 @@ def _run(tag: str, keep: bool, say: Callable[[str], None]) -> int:
             print("\n\n".join(service.tell() for service in story.services))
             for frame in story.others():
                 print(f"a frame that should not have been there: {frame.hex()}")
-        print(f"\n{render(story.findings)}\n")
+        print("", render(story.findings), "", sep="\n")
     if keep:
         print(_how_to_enter(tunnels), end="\n\n")
     if failures:
