@@ -1,5 +1,5 @@
 /* Parsing: packets built by the table, every truncation of them, and random changes under a
- * sanitizer. Comparison with independent dissectors is in tests/test_primitives.py. */
+ * sanitizer. Comparison with independent dissectors is in tests/test_parse.py. */
 #include "check.h"
 #include "packet.h"
 
