@@ -203,7 +203,7 @@ class WireGuardProvider(PacketTunnelProvider):
         if deadline is not None:
             delay = min(max(0.0, (deadline - self.engine.now()) / SECOND), TIMER_MAX)
             self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
-        self.context.status_changed(*tunnel_status(self.device, self._trouble))
+        self.context.status_changed(*tunnel_status(self.device, self._trouble, self.context.path))
 
     def _link_failed(self, event: Event) -> None:
         error = TunnelError(

@@ -12,11 +12,16 @@ from tunnel import TunnelStatus
 if TYPE_CHECKING:
     from providers.wireguard.device import Device
     from providers.wireguard.peer import Peer
-    from tunnel import Endpoint
+    from tunnel import Endpoint, Path
 
 
-def tunnel_status(device: Device, trouble: str = "") -> tuple[TunnelStatus, str]:
+def tunnel_status(
+    device: Device, trouble: str = "", path: Path | None = None
+) -> tuple[TunnelStatus, str]:
     """Return the tunnel's status and its reason. `trouble` is why sending fails, if it does.
+
+    `path` is the one in use: a kernel takes what it cannot route over a bound interface for
+    on-link and drops it without a word, so that only the path's routes can tell.
 
     Up with one peer is up. Keys that were erased after a long silence are not a loss: the next
     packet gets new ones.
@@ -31,8 +36,8 @@ def tunnel_status(device: Device, trouble: str = "") -> tuple[TunnelStatus, str]
     if not len(device.peers):
         return TunnelStatus.CONNECTING, "no peers: waiting for `wg set`"
     if device.was_up:
-        return TunnelStatus.REASSERTING, _waiting(device, trouble)
-    return TunnelStatus.CONNECTING, _waiting(device, trouble)
+        return TunnelStatus.REASSERTING, _waiting(device, trouble, path)
+    return TunnelStatus.CONNECTING, _waiting(device, trouble, path)
 
 
 def _connected(device: Device, up: int) -> str:
@@ -40,7 +45,7 @@ def _connected(device: Device, up: int) -> str:
     return "handshake complete" if total == 1 else f"{up} of {total} peers"
 
 
-def _waiting(device: Device, trouble: str) -> str:
+def _waiting(device: Device, trouble: str, path: Path | None) -> str:
     """Say what is waited for, by the peer that is nearest to being up; no figure that grows."""
     first = min(device.peers, key=lambda peer: _URGENCY[peer.phase])
     info = device.engine.peer_info(first.id)
@@ -50,8 +55,16 @@ def _waiting(device: Device, trouble: str) -> str:
         text = f"no answer from {shown(info.endpoint)}; trying again at the next packet"
     else:
         text = f"waiting for an answer from {shown(info.endpoint)}"
+        text += _unrouted(info.endpoint, path)
     others = f" (and {len(device.peers) - 1} more peers)" if len(device.peers) > 1 else ""
     return text + others + (f"; sending fails: {trouble}" if trouble else "")
+
+
+def _unrouted(endpoint: Endpoint, path: Path | None) -> str:
+    version = endpoint.address.version
+    if path is None or not path.bound or path.interface is None or path.supports(version):
+        return ""
+    return f", but {path.interface.name} has no IPv{version} route"
 
 
 _URGENCY = {phase: place for place, phase in enumerate((Phase.TRYING, Phase.FAILED, Phase.NEW))} | {

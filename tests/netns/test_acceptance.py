@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.netns.command import BIN, PATIENCE, Program, tunnelctl
-from tests.netns.world import INNER, World, everything_through_the_tunnel, make_world
+from tests.netns.conftest import address
+from tests.netns.world import (
+    FAR,
+    INNER,
+    PORT,
+    World,
+    everything_through_the_tunnel,
+    make_world,
+)
 from tools.netlab import Lab
 
 pytestmark = pytest.mark.root
@@ -77,3 +85,14 @@ def test_a_route_that_its_prefix_left_behind_stops_nothing(world: World) -> None
     assert world.outer("wlan0") == 0
     assert tunneld.end() == 0
     assert world.leftovers() == []
+
+
+def test_a_path_without_the_endpoints_ip_version_is_told(world: World) -> None:
+    world.client.ip("-4 addr flush dev wwan0")  # as with a carrier that has IPv6 only
+    tunneld = world.start("--bind", "cellular")
+    tunneld.expect(f"waiting for an answer from {FAR}:{PORT}, but wwan0 has no IPv4 route")
+    assert tunnelctl(world.client, "status", world.interface)["path"]["status"] == "satisfied"
+    address(world.client, "wwan0", 2, 200)
+    tunneld.expect("connected")
+    assert world.outer("wlan0") == 0
+    assert tunneld.end() == 0
