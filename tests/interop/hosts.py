@@ -85,6 +85,11 @@ class Host:
         self.space.ip(f"addr replace {self.inner}/24 dev {self.interface}")
         self.space.ip(f"-6 addr replace {self.inner6}/64 dev {self.interface} nodad")
 
+    def take_key(self, private: str) -> None:
+        """Go over to another key pair."""
+        self.private, self.public = private, self._wg("pubkey", private)
+        self.set("private-key /dev/stdin", private)
+
     def add(self, other: Host, extra: str = "", *, family: int = 0) -> None:
         """Make `other` a peer, with its endpoint in a family (0: none, it must come to us)."""
         words = f"peer {other.public} allowed-ips {other.inner}/32,{other.inner6}/128 {extra}"
