@@ -14,6 +14,8 @@ CASES = [
     Options(mss=536, sack_permitted=True),
     Options(timestamp=(0xFFFFFFFF, 7)),
     Options(sack=((1, 5), (10, 20))),
+    Options(user_timeout=90),
+    Options(user_timeout=600 * 60),  # in minutes on the wire
     Options(timestamp=(3, 4), sack=((1, 5), (10, 20), (0xFFFFFFF0, 3))),
 ]
 

@@ -20,7 +20,14 @@ _TIMESTAMPS = struct.Struct("!BBBBII")
 _EDGE = struct.Struct("!II")
 
 _END, _NOP, _MSS, _WINDOW_SHIFT, _SACK_PERMITTED, _SACK, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 8
-_FIXED_LENGTHS: Final = {_MSS: 4, _WINDOW_SHIFT: 3, _SACK_PERMITTED: 2, _TIMESTAMP: 10}
+_USER_TIMEOUT: Final = 28  # RFC 5482
+_FIXED_LENGTHS: Final = {
+    _MSS: 4,
+    _WINDOW_SHIFT: 3,
+    _SACK_PERMITTED: 2,
+    _TIMESTAMP: 10,
+    _USER_TIMEOUT: 4,
+}
 
 
 class Flag(IntFlag):
@@ -44,6 +51,7 @@ class Options(NamedTuple):
     sack_permitted: bool = False
     timestamp: tuple[int, int] | None = None  # TSval, TSecr
     sack: tuple[tuple[int, int], ...] = ()
+    user_timeout: int | None = None  # seconds
 
     def render(self) -> bytes:
         """Return the options padded to a multiple of four, in the order that Linux uses."""
@@ -60,6 +68,10 @@ class Options(NamedTuple):
         if self.sack:
             parts.append(bytes((_NOP, _NOP, _SACK, 2 + 8 * len(self.sack))))
             parts += [_EDGE.pack(left, right) for left, right in self.sack]
+        if self.user_timeout is not None:
+            seconds = self.user_timeout
+            coded = seconds if seconds < 0x8000 else 0x8000 | min(seconds // 60, 0x7FFF)
+            parts.append(struct.pack("!BBH", _USER_TIMEOUT, 4, coded))
         return b"".join(parts)
 
 
@@ -69,8 +81,8 @@ NO_OPTIONS: Final = Options()
 class Segment(NamedTuple):
     """One segment, or one unit of equal segments.
 
-    `congested` tells that the IP header carried CE. `payload` is a view into the receive buffer,
-    valid until the next batch is read.
+    `congested` tells that the IP header carried CE; `capable` that it is to carry ECT(0).
+    `payload` of a received one is a view into the receive buffer, valid until the next batch.
     """
 
     source_port: int
@@ -82,6 +94,7 @@ class Segment(NamedTuple):
     options: Options = NO_OPTIONS
     payload: bytes | memoryview = b""
     congested: bool = False
+    capable: bool = False
 
     @property
     def length(self) -> int:
@@ -116,6 +129,7 @@ def parse_options(data: memoryview | bytes) -> Options:
     permitted = False
     timestamp: tuple[int, int] | None = None
     sack: tuple[tuple[int, int], ...] = ()
+    timeout: int | None = None
     at = 0
     while at < len(data):
         kind = data[at]
@@ -142,8 +156,11 @@ def parse_options(data: memoryview | bytes) -> Options:
             sack = tuple(
                 (left, right) for left, right in _EDGE.iter_unpack(bytes(data[at + 2 : at + size]))
             )
+        elif kind == _USER_TIMEOUT:
+            coded = data[at + 2] << 8 | data[at + 3]
+            timeout = (coded & 0x7FFF) * (60 if coded & 0x8000 else 1)
         at += size
-    return Options(mss, shift, permitted, timestamp, sack)
+    return Options(mss, shift, permitted, timestamp, sack, timeout)
 
 
 def render_header(segment: Segment) -> bytes:

@@ -50,6 +50,7 @@ class BBR(PathModel):
         # startup
         self._full_bw = self._full_bw_count = 0
         self._full_bw_now = self.full_bw_reached = False
+        self._cut_short = False  # by loss
         # the bandwidth-probing cycle
         self._ack_phase = AckPhase.INIT
         self._cycle_stamp = self._probe_wait = 0
@@ -108,10 +109,10 @@ class BBR(PathModel):
         self._restore_window()
 
     def on_timeout(self, now: int, in_flight: int) -> None:
-        """Send one segment, whatever is thought to be in flight."""
+        """Start again from one segment: all that was in flight is taken for lost."""
         self._save_window()
         self._undo = self._bw_short, self._inflight_short, self._inflight_long
-        self.window = in_flight + self.segment_size
+        self.window = self.segment_size
 
     def on_spurious(self) -> None:
         """Take back what the false loss taught."""
@@ -157,8 +158,11 @@ class BBR(PathModel):
                 and self._loss_events >= STARTUP_LOSS_EVENTS
                 and self._inflight_too_high(sample)
             ):
-                self.full_bw_reached = True
-                self._inflight_long = max(self._bdp(1.0), self._inflight_latest)
+                # Beyond the draft: the round that overflowed the queue is not yet measured, so the
+                # model is too low here. Bound by the flight that was lost, and probe after repair.
+                self.full_bw_reached = self._cut_short = True
+                flight = int(BETA * sample.tx_in_flight)
+                self._inflight_long = max(self._bdp(1.0), self._inflight_latest, flight)
             self._loss_events = 0
         if self.full_bw_reached:
             self.state = State.DRAIN
@@ -184,6 +188,7 @@ class BBR(PathModel):
     def _time_to_probe(self, sample: AckSample) -> bool:
         rounds = min(min(self._bdp(1.0), self.window) // self.segment_size, RENO_ROUNDS)
         waited = sample.now > self._cycle_stamp + self._probe_wait
+        waited = waited or (self._cut_short and not sample.in_recovery)
         if not waited and self._rounds_since_probe < rounds:
             return False
         self._start_refill(sample)
@@ -212,6 +217,7 @@ class BBR(PathModel):
         self.state = State.DOWN
 
     def _start_refill(self, sample: AckSample) -> None:
+        self._cut_short = False
         self._bw_short = self._inflight_short = INFINITE
         self._up_rounds = self._up_acked = 0
         self._ack_phase = AckPhase.REFILLING

@@ -1,0 +1,258 @@
+"""A network in virtual time: two connections, and a path each way that loses, delays and reorders.
+
+    application -- Connection a == cut ==> Path ==> coalesce == Connection b -- application
+                                <== ... <== Path <==
+
+Time is an integer of nanoseconds that jumps from event to event; the same seed gives the same run.
+Units are cut into segments before the path, as the native core does it, and consecutive segments
+that arrive at one instant are put together again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from random import Random
+
+from tunnel.netstack.connection import Connection
+from tunnel.netstack.endpoint import Event, EventKind, Reason
+from tunnel.netstack.segment import Flag, Segment
+from tunnel.netstack.settings import Settings
+from tunnel.netstack.states import MAY_WRITE, State
+
+MS = 1_000_000
+SECOND = 1_000_000_000
+HEADERS = 60  # IP, TCP and options, for the link's rate
+MBIT = 125_000  # bytes a second
+
+
+def cut(segment: Segment, size: int) -> Iterator[Segment]:
+    """Cut a unit as the native core does: FIN and PSH on the last, CWR on the first."""
+    payload = segment.payload
+    if len(payload) <= size:
+        yield segment
+        return
+    for at in range(0, len(payload), size):
+        flags = segment.flags
+        if at + size < len(payload):
+            flags &= ~(Flag.FIN | Flag.PSH)
+        if at:
+            flags &= ~Flag.CWR
+        yield segment._replace(
+            sequence=(segment.sequence + at) & 0xFFFFFFFF,
+            flags=int(flags),
+            payload=payload[at : at + size],
+        )
+
+
+def follows(one: Segment, other: Segment) -> bool:
+    """Whether the core would put `other` onto `one`."""
+    plain = int(Flag.ACK | Flag.PSH)
+    return (
+        bool(one.payload and other.payload)
+        and (one.sequence + len(one.payload)) & 0xFFFFFFFF == other.sequence
+        and (one.acknowledgment, one.options, one.window, one.congested)
+        == (other.acknowledgment, other.options, other.window, other.congested)
+        and not (one.flags | other.flags) & ~plain
+        and not one.flags & Flag.PSH
+        and len(one.payload) + len(other.payload) <= 65_000
+    )
+
+
+@dataclass
+class Path:
+    """One direction. Times in ns, rate in bytes a second, probabilities from 0 to 1."""
+
+    random: Random
+    delay: int = 10 * MS
+    jitter: int = 0
+    loss: float = 0.0
+    duplication: float = 0.0
+    reordering: float = 0.0  # a segment that is held back by up to three delays
+    rate: int = 0  # 0: unlimited
+    queue: int = 1 << 30
+    mark_above: int = 0  # CE instead of nothing, for a queue longer than this
+    tick: int = 0  # arrivals come in batches this far apart
+    sent: int = 0
+    dropped: int = 0
+    queued: int = 0  # the longest queue seen
+    _free_at: int = 0
+
+    def arrivals(self, segment: Segment, now: int) -> Iterator[tuple[int, Segment]]:
+        """Yield when, and as what, a segment arrives: not at all, once or twice."""
+        self.sent += 1
+        if self.random.random() < self.loss:
+            self.dropped += 1
+            return
+        leaves = now
+        if self.rate:
+            waiting = max(self._free_at - now, 0) * self.rate // SECOND
+            size = HEADERS + len(segment.payload)
+            if waiting + size > self.queue:
+                self.dropped += 1
+                return
+            self.queued = max(self.queued, waiting + size)
+            if self.mark_above and waiting > self.mark_above and segment.capable:
+                segment = segment._replace(congested=True)
+            self._free_at = leaves = max(self._free_at, now) + size * SECOND // self.rate
+        for _ in range(1 + (self.random.random() < self.duplication)):
+            at = leaves + self.delay
+            if self.jitter:
+                at += self.random.randrange(self.jitter)
+            if self.reordering and self.random.random() < self.reordering:
+                at += self.random.randrange(1, 3 * self.delay + 1)
+            if self.tick:
+                at += -at % self.tick
+            yield at, segment
+
+
+@dataclass
+class Application:
+    """What one side's user does: write all of `data`, read up to `bite` each `pause`, close."""
+
+    data: bytes = b""
+    closes: bool = True
+    bite: int = 1 << 30
+    pause: int = 0
+    received: bytearray = field(default_factory=bytearray)
+    keep: bool = True  # keep what was received, or only count it
+    count: int = 0
+    written: int = 0
+    events: list[Event] = field(default_factory=list)
+    next_read: int = 0
+    closed: bool = False
+
+    def act(self, connection: Connection, now: int) -> None:
+        """Write, read and close as far as it goes now."""
+        self.events += connection.take_events()
+        if connection.state in MAY_WRITE and not self.closed:
+            if self.written < len(self.data):
+                view = memoryview(self.data)[self.written : self.written + (1 << 20)]
+                self.written += connection.write(view)
+            elif self.closes and connection.state not in (State.SYN_SENT, State.SYN_RECEIVED):
+                connection.close()
+                self.closed = True
+        if connection.readable and now >= self.next_read:
+            data = connection.read(self.bite)
+            self.count += len(data)
+            if self.keep:
+                self.received += data
+            self.next_read = now + self.pause
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the connection closed."""
+        return next((e.reason for e in self.events if e.kind is EventKind.CLOSED), None)
+
+
+class World:
+    """Two connections, two applications, two paths."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        a: Application | None = None,
+        b: Application | None = None,
+        path: dict[str, int | float] | None = None,
+        settings: Settings | tuple[Settings, Settings] = Settings(),  # noqa: B008 - frozen
+        simultaneous: bool = False,
+    ) -> None:
+        random = Random(seed)
+        both = settings if isinstance(settings, tuple) else (settings, settings)
+        self.now = SECOND
+        self.connections = [
+            Connection(
+                1000 + i, 2000 - 1000 * i + 1 - i, iss=random.randrange(1 << 32), settings=one,
+                clock_offset=random.randrange(1 << 32),
+            )
+            for i, one in enumerate(both)
+        ]  # fmt: skip
+        self.connections[0].remote_port = self.connections[1].local_port
+        self.connections[1].remote_port = self.connections[0].local_port
+        self.applications = [a or Application(), b or Application()]
+        self.paths = [Path(random, **(path or {})) for _ in range(2)]  # type: ignore[arg-type]
+        self.log: list[tuple[int, int, Segment]] = []
+        self.keep_log = False
+        self._heap: list[tuple[int, int, int, Segment]] = []
+        self._order = count()
+        self.connections[0].connect(self.now)
+        if simultaneous:
+            self.connections[1].connect(self.now)
+        else:
+            self.connections[1].listen()
+        for side in range(2):
+            self._pump(side)
+
+    def _pump(self, side: int) -> None:
+        """Let one side act and send."""
+        connection = self.connections[side]
+        self.applications[side].act(connection, self.now)
+        for unit in connection.segments_to_send(self.now):
+            if self.keep_log:
+                self.log.append((self.now, side, unit))
+            for segment in cut(unit, connection.segment_size):
+                for at, arriving in self.paths[side].arrivals(segment, self.now):
+                    heappush(self._heap, (at, next(self._order), 1 - side, arriving))
+
+    def _due(self) -> int | None:
+        times = [self._heap[0][0]] if self._heap else []
+        for connection, application in zip(self.connections, self.applications, strict=True):
+            deadline = connection.next_deadline()
+            if deadline is not None:
+                times.append(deadline)
+            if connection.readable:
+                times.append(application.next_read)
+        return min(times, default=None)
+
+    def step(self) -> bool:
+        """Go to the next moment at which something happens; False when nothing ever will."""
+        due = self._due()
+        if due is None:
+            return False
+        self.now = max(self.now, due)
+        for side, connection in enumerate(self.connections):
+            arrived: list[Segment] = []
+            while self._heap and self._heap[0][0] <= self.now and self._heap[0][2] == side:
+                segment = heappop(self._heap)[3]
+                if arrived and follows(arrived[-1], segment):
+                    last = arrived[-1]
+                    joined = bytes(last.payload) + bytes(segment.payload)
+                    arrived[-1] = last._replace(payload=joined, flags=last.flags | segment.flags)
+                else:
+                    arrived.append(segment)
+            for segment in arrived:
+                connection.receive(segment, self.now)
+            deadline = connection.next_deadline()
+            if deadline is not None and deadline <= self.now:
+                connection.handle_timeout(self.now)
+            self._pump(side)
+        return True
+
+    def run(self, seconds: float = 3600.0, steps: int = 2_000_000) -> None:
+        """Run until nothing happens any more, or for so long in virtual time."""
+        end = self.now + int(seconds * SECOND)
+        for _ in range(steps):
+            due = self._due()
+            if due is None or due > end:
+                return
+            self.step()
+        raise AssertionError(f"no end after {steps} steps at {self.now / SECOND:.3f} s")
+
+
+def throughput(
+    seconds: float, *, seed: int = 1, congestion: str = "bbr", **path: int | float
+) -> tuple[float, World]:
+    """Return Mbit/s of payload from a to b over a time, and the world it was measured in."""
+    data = bytes(int(seconds * 120_000_000))
+    world = World(
+        seed,
+        a=Application(data, closes=False),
+        b=Application(closes=False, keep=False),
+        path=path,
+        settings=Settings(congestion=congestion),
+    )
+    world.run(seconds)
+    return world.applications[1].count * 8 / seconds / 1e6, world

@@ -1,0 +1,397 @@
+"""A TCP connection: the user's calls and the arrival of segments (RFC 9293, section 3.10).
+
+Sans I/O. Whoever owns it hands in segments and the time, sends what `segments_to_send` gives, and
+calls `handle_timeout` when `next_deadline` has come. `_arrive` follows section 3.10.7.4 step by
+step. A segment never raises, whatever it holds: it is taken, answered or dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tunnel.netstack.endpoint import Endpoint, Event, EventKind, Reason
+from tunnel.netstack.receiver import Receiver
+from tunnel.netstack.recovery import Ack
+from tunnel.netstack.rtt import SECOND
+from tunnel.netstack.segment import Flag, Options, Segment
+from tunnel.netstack.sequence import unwrap, wrap
+from tunnel.netstack.states import MAY_RECEIVE, MAY_WRITE, State, Step
+
+_SYN, _FIN, _RST, _ACK = int(Flag.SYN), int(Flag.FIN), int(Flag.RST), int(Flag.ACK)
+_ECE, _CWR = int(Flag.ECE), int(Flag.CWR)
+_TIMESTAMP_BYTES: Final = 12
+_SMALLEST_SEGMENT: Final = 88  # a peer that announces less would make us send headers only
+_RECENT_IS_OLD: Final = 24 * 24 * 3600 * SECOND  # RFC 7323, section 5.5
+_USER_TIMEOUT_RANGE: Final = (100 * SECOND, 3600 * SECOND)  # L_LIMIT, U_LIMIT of RFC 5482
+
+
+def reset_for(segment: Segment) -> Segment | None:
+    """Return the reset that answers a segment without a connection (RFC 9293, 3.10.7.1)."""
+    if segment.flags & _RST:
+        return None
+    ports = segment.destination_port, segment.source_port
+    if segment.flags & _ACK:
+        return Segment(*ports, segment.acknowledgment, 0, _RST, 0)
+    return Segment(*ports, 0, wrap(segment.sequence + segment.length), _RST | _ACK, 0)
+
+
+class Connection(Endpoint):
+    """One connection, from OPEN to CLOSED."""
+
+    # ---- the user's calls (section 3.10.1 to 3.10.6) ----
+
+    def connect(self, now: int) -> None:
+        """Open actively."""
+        self._step(Step.ACTIVE_OPEN)
+        self._opened_at = now
+
+    def listen(self) -> None:
+        """Open passively: the first SYN that comes names the peer."""
+        self._passive = True
+        self._step(Step.PASSIVE_OPEN)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Take bytes to send, as many as the buffer has room for; WRITABLE tells of new room.
+
+        Raises BrokenPipeError after close() and on a connection that is closed.
+        """
+        if self.state not in MAY_WRITE or self._closing:
+            raise BrokenPipeError(f"cannot write: the connection is {self.state.value}")
+        taken = self.sender.buffer.append(data)
+        self._write_refused |= taken < len(data)
+        return taken
+
+    def read(self, most: int) -> bytes:
+        """Return up to `most` bytes that came in order; empty when there are none now."""
+        return b"" if self.receiver is None else self.receiver.read(most)
+
+    @property
+    def readable(self) -> int:
+        """How many bytes `read` could give."""
+        return 0 if self.receiver is None else self.receiver.readable
+
+    @property
+    def finished(self) -> bool:
+        """Whether the peer has sent its FIN and everything before it has come."""
+        receiver = self.receiver
+        return receiver is not None and receiver.fin is not None and receiver.nxt > receiver.fin
+
+    @property
+    def segment_size(self) -> int:
+        """Payload bytes to which a unit is cut."""
+        return self.sender.segment
+
+    def close(self) -> None:
+        """Send no more after what has been written; the peer may go on (half-close)."""
+        if self.state in (State.LISTEN, State.SYN_SENT):
+            self._close(Reason.ABORTED)
+        elif self.state is State.SYN_RECEIVED:
+            self._closing = True
+        elif self.state in MAY_WRITE:
+            self._step(Step.CLOSE)
+            self.sender.close()
+
+    def abort(self, now: int) -> None:
+        """Drop everything and reset the peer."""
+        if self.state is State.CLOSED:
+            return
+        if self.state not in (State.LISTEN, State.SYN_SENT, State.TIME_WAIT):
+            self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK))
+        self._close(Reason.ABORTED)
+
+    def take_events(self) -> list[Event]:
+        """Return what has happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def path_segment(self, size: int) -> None:
+        """The path takes payloads of this size at most (options not counted off): RFC 1191."""
+        size -= _TIMESTAMP_BYTES if self._timestamps else 0
+        if size < self.sender.segment:
+            self.sender.resize(max(size, _SMALLEST_SEGMENT), again=True)
+
+    def may_be_reused(self, segment: Segment) -> bool:
+        """Whether a SYN may take over this connection in TIME-WAIT (RFC 6191, section 2)."""
+        receiver = self.receiver
+        if self.state is not State.TIME_WAIT or receiver is None or not segment.flags & _SYN:
+            return False
+        timestamp = segment.options.timestamp
+        if self._timestamps and timestamp is not None:
+            ahead = unwrap(timestamp[0], self._recent) - self._recent
+            if ahead:
+                return ahead > 0
+        return unwrap(segment.sequence, receiver.nxt) > receiver.nxt
+
+    # ---- segments arrive (section 3.10.7) ----
+
+    def receive(self, segment: Segment, now: int) -> None:
+        """Take one segment, or one unit of consecutive ones."""
+        if self.state is State.CLOSED:
+            self._reset_sender(segment)
+        elif self.state is State.LISTEN:
+            self._arrive_in_listen(segment, now)
+        elif self.state is State.SYN_SENT:
+            self._arrive_in_syn_sent(segment, now)
+        else:
+            self._arrive(segment, now)
+
+    def _reset_sender(self, segment: Segment) -> None:
+        answer = reset_for(segment)
+        if answer is not None:
+            self._outbox.append(answer)
+
+    def _arrive_in_listen(self, segment: Segment, now: int) -> None:
+        """3.10.7.2: RST, ACK, SYN, in this order."""
+        if segment.flags & _RST:
+            return
+        if segment.flags & _ACK:
+            self._reset_sender(segment)
+        elif segment.flags & _SYN:
+            self.remote_port = segment.source_port
+            self._opened_at = now
+            self._ecn = self._ecn and segment.flags & (_ECE | _CWR) == _ECE | _CWR
+            self._learn_peer(segment, now)
+            self._step(Step.SYN)
+
+    def _arrive_in_syn_sent(self, segment: Segment, now: int) -> None:
+        """3.10.7.3: ACK, RST, SYN, in this order."""
+        flags = segment.flags
+        ack = unwrap(segment.acknowledgment, self.sender.una)
+        if flags & _ACK and not self.sender.start < ack <= self.sender.nxt:
+            self._reset_sender(segment)
+            return
+        if flags & _RST:
+            if flags & _ACK:
+                self._close(Reason.REFUSED)
+            return
+        if not flags & _SYN:
+            return
+        if flags & _ACK:
+            self._ecn = self._ecn and flags & (_ECE | _CWR) == _ECE
+            self._learn_peer(segment, now)
+            self._step(Step.SYN_ACKED)
+            self._establish(segment, ack, now)
+            self._receiver.ack_now = True
+        else:  # simultaneous open: our SYN leaves again, as SYN,ACK
+            self._ecn = self._ecn and flags & (_ECE | _CWR) == _ECE | _CWR
+            self._learn_peer(segment, now)
+            self._step(Step.SYN)
+            self.sender.recovery.send_all_again()
+
+    @property
+    def _receiver(self) -> Receiver:
+        """The receiver, in states that have one."""
+        assert self.receiver is not None
+        return self.receiver
+
+    def _learn_peer(self, segment: Segment, now: int) -> None:
+        """Take the peer's sequence number and what its SYN offers."""
+        settings, options = self.settings, segment.options
+        receiver = Receiver(
+            segment.sequence, settings.receive_buffer, settings.receive_most, self._pool.budget()
+        )
+        self.receiver = receiver
+        self._timestamps = self._timestamps and options.timestamp is not None
+        self._selective = self._selective and options.sack_permitted
+        self._scaling = self._scaling and options.window_shift is not None
+        if self._scaling:
+            self._send_shift = options.window_shift or 0
+        else:
+            self._receive_shift = 0
+        if options.timestamp is not None:
+            self._recent, self._recent_at = options.timestamp[0], now
+        peer = settings.peer_segment if options.mss is None else options.mss
+        size = max(min(peer, settings.segment), _SMALLEST_SEGMENT)
+        receiver.segment = size
+        self.sender.resize(size - (_TIMESTAMP_BYTES if self._timestamps else 0))
+        self.sender.recovery.selective = self._selective
+        self._take_user_timeout(options)
+        self.sender.synchronize(receiver.nxt, self.iss, segment.window)
+        self._heard_at = now
+
+    def _take_user_timeout(self, options: Options) -> None:
+        """RFC 5482, section 3.1: the larger of both, within limits."""
+        if options.user_timeout:
+            low, high = _USER_TIMEOUT_RANGE
+            theirs = options.user_timeout * SECOND
+            self.user_timeout = min(high, max(self.user_timeout, theirs, low))
+
+    def _establish(self, segment: Segment, ack: int, now: int) -> None:
+        self.sender.open = True
+        self.sender.acknowledge(self._ack_of(segment, ack, now), now, bare=False)
+        self._tell(EventKind.ESTABLISHED)
+        if self._closing:
+            self._step(Step.CLOSE)
+            self.sender.close()
+
+    def _arrive(self, segment: Segment, now: int) -> None:
+        """3.10.7.4, for every state that knows the peer."""
+        receiver = self._receiver
+        flags = segment.flags
+        sequence = unwrap(segment.sequence, receiver.nxt)
+        length = segment.length
+        if flags & _SYN and self.state is State.SYN_RECEIVED and sequence == receiver.nxt - 1:
+            if not flags & _ACK:  # our SYN,ACK was lost
+                self.sender.recovery.send_all_again()
+                return
+            flags &= ~_SYN  # simultaneous open: only the acknowledgment is news
+            sequence, length = sequence + 1, length - 1
+        if not self._check_timestamp(segment, sequence, length, now):
+            return
+        if not self._check_sequence(segment, sequence, length, now):
+            return
+        if flags & _RST:
+            self._take_reset(sequence, now)
+            return
+        if flags & _SYN:
+            self._challenge(now)  # RFC 5961, section 4
+            return
+        if not flags & _ACK:
+            return
+        if not self._take_acknowledgment(segment, sequence, now):
+            return
+        if receiver.edge == receiver.nxt and length:  # a probe of our closed window
+            receiver.ack_now = True
+            return
+        if segment.payload and self.state in MAY_RECEIVE:
+            self._take_payload(segment, sequence, now)
+        if flags & _FIN:
+            receiver.finish(sequence + len(segment.payload))
+        if receiver.fin is not None and receiver.take_fin():
+            self._take_fin(now)
+
+    def _check_timestamp(self, segment: Segment, sequence: int, length: int, now: int) -> bool:
+        """RFC 7323, section 5.3: R1 to R3."""
+        if not self._timestamps:
+            return True
+        timestamp = segment.options.timestamp
+        if timestamp is None:
+            return bool(segment.flags & _RST)  # section 3.2
+        ahead = unwrap(timestamp[0], self._recent) - self._recent
+        if ahead < 0 and not segment.flags & _RST and now - self._recent_at < _RECENT_IS_OLD:
+            self._receiver.ack_now = bool(length) or self._limit.allows(now)
+            return False
+        if sequence <= self._receiver.acked and (ahead >= 0 or not segment.flags & _RST):
+            self._recent, self._recent_at = timestamp[0], now
+        return True
+
+    def _check_sequence(self, segment: Segment, sequence: int, length: int, now: int) -> bool:
+        """The first check of 3.10.7.4: does the segment touch the window?"""
+        receiver = self._receiver
+        nxt, edge = receiver.nxt, receiver.edge
+        if nxt <= sequence < edge or sequence == nxt:
+            return True
+        if length and nxt < sequence + length and sequence < edge:
+            return True
+        if segment.flags & _RST:
+            return False
+        if segment.payload and sequence + length <= nxt:
+            receiver.accept(sequence, segment.payload, now)  # for the DSACK
+        if self.state is State.TIME_WAIT and segment.flags & _FIN:
+            self._wait_out(now)
+        if length:
+            receiver.ack_now = True
+        else:
+            self._challenge(now)
+        return False
+
+    def _take_reset(self, sequence: int, now: int) -> None:
+        """RFC 5961, section 3.2: exactly the next position, else prove it."""
+        if sequence != self._receiver.nxt:
+            self._challenge(now)
+        elif self.state is State.SYN_RECEIVED and self._passive:
+            self._receiver.release()
+            self._step(Step.RETURN_TO_LISTEN)
+            self._start_over()
+        elif self.state is State.SYN_RECEIVED:
+            self._close(Reason.REFUSED)
+        elif self.state in (State.CLOSING, State.LAST_ACK, State.TIME_WAIT):
+            self._close(Reason.FINISHED)
+        else:
+            self._close(Reason.RESET)
+
+    def _take_acknowledgment(self, segment: Segment, sequence: int, now: int) -> bool:
+        """The fifth check. False where the segment is to be dropped."""
+        sender = self.sender
+        ack = unwrap(segment.acknowledgment, sender.una)
+        window = segment.window << self._send_shift
+        if self.state is State.SYN_RECEIVED:
+            if not sender.una < ack <= sender.nxt:
+                self._reset_sender(segment)
+                return False
+            self._step(Step.SYN_ACKED)
+            sender.synchronize(sequence, ack, window)
+            self._establish(segment, ack, now)
+            return True
+        if ack > sender.nxt or ack < sender.una - sender.largest_window:
+            self._challenge(now)  # RFC 5961, section 5
+            return False
+        self._heard_at = now
+        self._probes = 0
+        if ack >= sender.una:
+            bare = not segment.length and window == sender.window
+            sender.acknowledge(self._ack_of(segment, ack, now), now, bare=bare)
+            sender.update_window(sequence, ack, window)
+            if self._write_refused and 2 * sender.buffer.room >= sender.buffer.limit:
+                self._write_refused = False
+                self._tell(EventKind.WRITABLE)
+        if sender.fin_acked:
+            self._fin_acknowledged(now)
+        return True
+
+    def _ack_of(self, segment: Segment, ack: int, now: int) -> Ack:
+        """Read what an acknowledgment says; blocks that cannot be are left out."""
+        sender, options = self.sender, segment.options
+        congested = self._ecn and bool(segment.flags & _ECE)
+        echoed_at = 0
+        if options.timestamp is not None and self._timestamps:
+            echoed_at = self._time_of(options.timestamp[1], now)
+        if not options.sack or not self._selective:
+            return Ack(ack, congested=congested, echoed_at=echoed_at)
+        duplicate = None
+        sack: list[tuple[int, int]] = []
+        for i, (left, right) in enumerate(options.sack):
+            low, high = unwrap(left, ack), unwrap(right, ack)
+            if low >= high:
+                continue
+            inside = len(options.sack) > 1 and i == 0 and self._lies_in(low, high, options, ack)
+            if i == 0 and (high <= ack or inside):  # RFC 2883, section 4
+                if high - low <= sender.largest_window:
+                    duplicate = low, high
+            elif ack < high <= sender.nxt and low >= ack:
+                sack.append((low, high))
+        return Ack(ack, tuple(sack), duplicate, congested, echoed_at)
+
+    @staticmethod
+    def _lies_in(low: int, high: int, options: Options, ack: int) -> bool:
+        left, right = (unwrap(edge, ack) for edge in options.sack[1])
+        return left <= low and high <= right
+
+    def _fin_acknowledged(self, now: int) -> None:
+        if self.state is State.FIN_WAIT_1:
+            self._step(Step.FIN_ACKED)
+        elif self.state is State.CLOSING:
+            self._step(Step.FIN_ACKED)
+            self._wait_out(now)
+        elif self.state is State.LAST_ACK:
+            self._close(Reason.FINISHED)
+
+    def _take_payload(self, segment: Segment, sequence: int, now: int) -> None:
+        """The seventh check; with the congestion mark's echo (RFC 3168, section 6.1.3)."""
+        receiver = self._receiver
+        if self._ecn:
+            if segment.flags & _CWR:
+                receiver.echo_congestion = False
+            if segment.congested:
+                receiver.echo_congestion = True
+        if receiver.accept(sequence, segment.payload, now):
+            self._tell(EventKind.READABLE)
+        receiver.tune(now, self.sender.recovery.trip.smoothed)
+
+    def _take_fin(self, now: int) -> None:
+        """The eighth check."""
+        if self.state in (State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2):
+            self._step(Step.FIN)
+            self._tell(EventKind.FINISHED)
+        if self.state is State.TIME_WAIT:
+            self._wait_out(now)

@@ -1,0 +1,310 @@
+"""A connection's variables, what it says, and its timers. What it hears is in connection.py.
+
+Everything that leaves is made in `segments_to_send`: what the sender lets go, with the newest
+acknowledgment on it, and else an acknowledgment alone where one is due. Resets and challenge ACKs
+are queued where their cause is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, NamedTuple
+
+from tunnel.netstack.budget import Pool, RateLimit
+from tunnel.netstack.congestion import ALGORITHMS, CongestionControl
+from tunnel.netstack.receiver import Receiver
+from tunnel.netstack.rtt import MILLISECOND, SECOND
+from tunnel.netstack.segment import NO_OPTIONS, Flag, Options, Segment
+from tunnel.netstack.sender import Sender, Unit
+from tunnel.netstack.sequence import unwrap, wrap
+from tunnel.netstack.settings import Settings
+from tunnel.netstack.states import CLOSING_DOWN, State, Step, follow
+
+_SYN, _FIN, _RST = int(Flag.SYN), int(Flag.FIN), int(Flag.RST)
+_ACK, _PSH, _ECE, _CWR = int(Flag.ACK), int(Flag.PSH), int(Flag.ECE), int(Flag.CWR)
+_TIMESTAMP_BYTES: Final = 12
+DEFAULT: Final = Settings()
+
+
+class EventKind(Enum):
+    """What the user hears of."""
+
+    ESTABLISHED = "established"
+    READABLE = "readable"
+    WRITABLE = "writable"
+    FINISHED = "the peer sends no more"
+    CLOSED = "closed"
+
+
+class Reason(Enum):
+    """Why a connection is closed."""
+
+    FINISHED = "both sides have finished"
+    RESET = "the peer reset the connection"
+    REFUSED = "the peer refused the connection"
+    TIMED_OUT = "the peer does not answer"
+    ABORTED = "aborted"
+
+
+class Event(NamedTuple):
+    """One thing that happened; `reason` comes with CLOSED."""
+
+    kind: EventKind
+    reason: Reason | None = None
+
+
+class Endpoint:
+    """One end of a connection."""
+
+    def __init__(
+        self,
+        local_port: int,
+        remote_port: int = 0,
+        *,
+        iss: int,
+        settings: Settings = DEFAULT,
+        clock_offset: int = 0,
+        pool: Pool | None = None,
+        limit: RateLimit | None = None,
+        control: Callable[[int], CongestionControl] | None = None,
+    ) -> None:
+        """`iss` comes from RFC 6528's function, `clock_offset` (ms) likewise (RFC 7323, 5.4).
+
+        `pool` and `limit` are shared by all connections of a stack.
+        """
+        self.local_port = local_port
+        self.remote_port = remote_port
+        self.settings = settings
+        self.state = State.CLOSED
+        self.iss = iss
+        self._clock_offset = clock_offset
+        self._pool = pool or Pool(64 << 20)
+        self._limit = limit or RateLimit(10, 5 * SECOND)
+        self._control = control or ALGORITHMS[settings.congestion]
+        self._outbox: list[Segment] = []
+        self._events: list[Event] = []
+        self._passive = False
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Forget the peer: at first, and when a passive open begins anew."""
+        settings = self.settings
+        self.sender = Sender(
+            self.iss, self._control(settings.segment), settings.segment, settings.send_buffer
+        )
+        self.sender.nodelay = settings.nodelay
+        self.receiver: Receiver | None = None
+        self.user_timeout = settings.user_timeout
+        self._timestamps = settings.timestamps
+        self._selective = settings.selective
+        self._ecn = settings.ecn
+        self._send_shift = 0
+        self._receive_shift = settings.window_shift
+        self._scaling = settings.scaling
+        self._recent = self._recent_at = 0  # TS.Recent and its age
+        self._opened_at = 0
+        self._heard_at = 0
+        self._probes = 0  # keepalives unanswered
+        self._time_wait_at = 0
+        self._closing = False  # CLOSE came before ESTABLISHED
+        self._write_refused = False
+
+    # ---- what is said ----
+
+    def segments_to_send(self, now: int) -> list[Segment]:
+        """Return what leaves now, in order; a payload may hold many segments to be cut."""
+        out, self._outbox = self._outbox, []
+        if self.state in (State.CLOSED, State.LISTEN):
+            return out
+        sender, receiver = self.sender, self.receiver
+        if receiver is not None and receiver.ack_now and receiver.owes_blocks:
+            self._say_acknowledgment(out, now)
+        while (unit := sender.next_unit(now)) is not None:
+            out.append(self._segment_of(unit, now))
+        sender.prepare(now)
+        if receiver is not None and (
+            receiver.ack_now or (receiver.ack_at and now >= receiver.ack_at)
+        ):
+            self._say_acknowledgment(out, now)
+        return out
+
+    def _say_acknowledgment(self, out: list[Segment], now: int) -> None:
+        receiver = self.receiver
+        if receiver is None:
+            return
+        copies = 1 if self._selective else max(receiver.duplicate_acks, 1)
+        blocks: tuple[tuple[int, int], ...] = ()
+        if self._selective and receiver.owes_blocks:
+            most = 3 if self._timestamps else 4
+            blocks = tuple((wrap(low), wrap(high)) for low, high in receiver.blocks(most))
+        receiver.acknowledged()
+        options = Options(timestamp=self._timestamp(now), sack=blocks)
+        out += [self._segment(self.sender.nxt, _ACK, options)] * copies
+
+    def _segment_of(self, unit: Unit, now: int) -> Segment:
+        sender = self.sender
+        start, end = unit.start, unit.end
+        if start == self.iss:
+            return self._syn(now)
+        options = NO_OPTIONS
+        if self._timestamps:
+            options = Options(timestamp=self._timestamp(now))
+        flags = _ACK
+        data_end = end
+        if sender.fin is not None and end > sender.fin:
+            flags |= _FIN
+            data_end = sender.fin
+        payload = sender.buffer.slice(start, data_end) if data_end > start else b""
+        if payload and data_end == sender.buffer.end:
+            flags |= _PSH
+        capable = self._ecn and bool(payload) and not unit.again
+        if capable and sender.recovery.reduced:
+            sender.recovery.reduced = False
+            flags |= _CWR
+        if self.receiver is not None:
+            self.receiver.acknowledged()
+        return self._segment(start, flags, options, payload, capable=capable)
+
+    def _syn(self, now: int) -> Segment:
+        settings = self.settings
+        answers = self.state is State.SYN_RECEIVED
+        flags = _SYN | (_ACK if answers else 0)
+        if self._ecn:
+            flags |= _ECE if answers else _ECE | _CWR
+        timeout = self.user_timeout // SECOND if settings.announce_user_timeout else None
+        options = Options(
+            mss=settings.segment,
+            window_shift=self._receive_shift if self._scaling else None,
+            sack_permitted=self._selective,
+            timestamp=self._timestamp(now),
+            user_timeout=timeout,
+        )
+        if self.receiver is not None:
+            self.receiver.acknowledged()
+        return self._segment(self.iss, flags, options)
+
+    def _segment(
+        self,
+        position: int,
+        flags: int,
+        options: Options = NO_OPTIONS,
+        payload: bytes = b"",
+        *,
+        capable: bool = False,
+    ) -> Segment:
+        receiver = self.receiver
+        if receiver is None:
+            ack, window = 0, self.settings.receive_buffer
+        else:
+            ack, window = receiver.nxt, max(receiver.edge - receiver.nxt, 0)
+            if receiver.echo_congestion and not flags & _SYN:
+                flags |= _ECE
+        if not flags & _SYN:
+            window >>= self._receive_shift
+        return Segment(
+            self.local_port, self.remote_port, position & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags,
+            min(window, 0xFFFF), options, payload, False, capable,
+        )  # fmt: skip
+
+    def _challenge(self, now: int) -> None:
+        """Say where we are, at a bounded rate (RFC 5961, section 7)."""
+        if self._limit.allows(now):
+            self._acknowledge_at_once(now)
+
+    def _acknowledge_at_once(self, now: int) -> None:
+        self._say_acknowledgment(self._outbox, now)
+
+    def _timestamp(self, now: int) -> tuple[int, int] | None:
+        if not self._timestamps:
+            return None
+        return self._tick(now) & 0xFFFFFFFF, self._recent
+
+    def _tick(self, now: int) -> int:
+        return now // MILLISECOND + self._clock_offset
+
+    def _time_of(self, tick: int, now: int) -> int:
+        """When a timestamp of ours was sent, to its millisecond; 0 for one that cannot be."""
+        near = self._tick(now)
+        sent = (unwrap(tick, near) - self._clock_offset) * MILLISECOND
+        return sent if 0 < sent <= now else 0
+
+    # ---- states ----
+
+    def _step(self, step: Step) -> None:
+        self.state = follow(self.state, step)
+
+    def _close(self, reason: Reason) -> None:
+        self._step(Step.DELETE)
+        self._time_wait_at = 0
+        if self.receiver is not None:
+            self.receiver.release()
+        self._tell(EventKind.CLOSED, reason)
+
+    def _tell(self, kind: EventKind, reason: Reason | None = None) -> None:
+        event = Event(kind, reason)
+        if event not in self._events:
+            self._events.append(event)
+
+    def _wait_out(self, now: int) -> None:
+        self._time_wait_at = now + self.settings.time_wait
+
+    # ---- time ----
+
+    def next_deadline(self) -> int | None:
+        """When `handle_timeout` is due (ns); None where nothing is waited for."""
+        state = self.state
+        if state in (State.CLOSED, State.LISTEN):
+            return None
+        if state is State.TIME_WAIT:
+            return self._time_wait_at
+        due = self.sender.deadline
+        receiver = self.receiver
+        if receiver is not None and receiver.ack_at and (due is None or receiver.ack_at < due):
+            due = receiver.ack_at
+        if len(self.sender.recovery.flight):
+            give_up = self._give_up_at
+            return give_up if due is None else min(due, give_up)
+        if self._keepalive_at is not None:
+            return self._keepalive_at if due is None else min(due, self._keepalive_at)
+        return due
+
+    @property
+    def _give_up_at(self) -> int:
+        if self.state in (State.SYN_SENT, State.SYN_RECEIVED):
+            return self._opened_at + self.settings.connect_timeout
+        return self.sender.recovery.progress_at + self.user_timeout
+
+    @property
+    def _keepalive_at(self) -> int | None:
+        settings = self.settings
+        if not settings.keepalive or self.state in CLOSING_DOWN or not self.sender.open:
+            return None
+        return self._heard_at + settings.keepalive + self._probes * settings.keepalive_interval
+
+    def handle_timeout(self, now: int) -> None:
+        """Do what is due by now; `segments_to_send` then has what follows from it."""
+        if self.state in (State.CLOSED, State.LISTEN):
+            return
+        if self.state is State.TIME_WAIT:
+            if now >= self._time_wait_at:
+                self._close(Reason.FINISHED)
+            return
+        if len(self.sender.recovery.flight):
+            if now >= self._give_up_at:
+                self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK))
+                self._close(Reason.TIMED_OUT)
+                return
+        elif self._keepalive_at is not None and now >= self._keepalive_at:
+            self._keep_alive(now)
+        self.sender.handle_timeout(now)
+
+    def _keep_alive(self, now: int) -> None:
+        """A segment just below the window, which must be answered (RFC 9293, section 3.8.4)."""
+        if self._probes >= self.settings.keepalive_count:
+            self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK))
+            self._close(Reason.TIMED_OUT)
+            return
+        self._probes += 1
+        options = Options(timestamp=self._timestamp(now))
+        self._outbox.append(self._segment(self.sender.nxt - 1, _ACK, options))

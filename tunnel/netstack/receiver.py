@@ -1,0 +1,229 @@
+"""The receiving half: what has come in, what the peer may send, and when it hears of it.
+
+Bytes in order wait for the reader; bytes out of order wait in pieces for the gap before them. The
+window is what the buffer has room for; its right edge never moves back (RFC 9293, section 3.8.6).
+It opens only in steps worth a segment (section 3.8.6.2.2), and the buffer grows with what the path
+and the reader carry in a round trip, within a budget that all connections share.
+
+Acknowledgments wait for the second full segment or 40 ms (RFC 9293, section 3.8.6.3), except where
+the sender needs to know at once: out of order, a gap filled, a duplicate (RFC 5681, section 4.2).
+SACK blocks come newest first (RFC 2018, section 4), a duplicate before them (RFC 2883).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from typing import Final
+
+from tunnel.netstack.budget import Budget
+from tunnel.netstack.ranges import Ranges
+from tunnel.netstack.rtt import MILLISECOND
+
+DELAY: Final = 40 * MILLISECOND
+_QUICK: Final = 16  # segments at the start that are acknowledged without delay
+MAX_PIECES: Final = 512  # out of order; a peer that sends single bytes gains nothing
+
+
+class Receiver:
+    """From the peer's initial sequence number on; positions are unwrapped."""
+
+    def __init__(self, start: int, capacity: int, most: int, budget: Budget) -> None:
+        self.nxt = start + 1  # RCV.NXT
+        self.fin: int | None = None  # the position of the peer's FIN
+        self.segment = 536
+        self.ack_now = False
+        self.ack_at = 0  # 0: no acknowledgment is owed
+        self.echo_congestion = False  # RFC 3168: ECE until CWR
+        self.acked = self.nxt  # Last.ACK.sent
+        self.edge = self.nxt  # the right edge of the window as the peer knows it
+        self.duplicate_acks = 0  # owed at once, one for each segment out of order
+        self._capacity = capacity
+        self._most = most
+        self._budget = budget
+        self._ready: deque[bytes] = deque()
+        self._ready_bytes = 0
+        self._ranges = Ranges()
+        self._pieces: list[tuple[int, bytes]] = []
+        self._newest: list[int] = []  # a position in each block, newest first
+        self._duplicate: tuple[int, int] | None = None
+        self._quick = _QUICK
+        self._round_at = self._round_bytes = self._read_bytes = self._carried = 0
+
+    # ---- what comes in ----
+
+    def accept(self, start: int, payload: bytes | memoryview, now: int) -> bool:
+        """Take payload that overlaps the window; return whether bytes became readable."""
+        end = start + len(payload)
+        right = self.window_end
+        if start < self.nxt:
+            if end <= self.nxt:
+                self._note_duplicate(start, end)
+                return False
+            self._duplicate = (start, self.nxt)
+            payload = payload[self.nxt - start :]
+            start = self.nxt
+        if end > right:  # beyond the window: not taken, so not acknowledged
+            payload = payload[: right - start]
+            end = right
+        if end <= start:
+            self.ack_now = True
+            return False
+        if start > self.nxt:
+            self._hold(start, end, payload)
+            return False
+        self._deliver(bytes(payload), end)
+        if self._pieces:
+            self._fill()
+            self.ack_now = True
+        self._owe(now)
+        return True
+
+    def _deliver(self, data: bytes, end: int) -> None:
+        self._ready.append(data)
+        self._ready_bytes += len(data)
+        self.nxt = end
+
+    def _owe(self, now: int) -> None:
+        owed = self.nxt - self.acked
+        if self._quick > 0:
+            self._quick -= 1
+            self.ack_now = True
+        elif owed >= 2 * self.segment:
+            self.ack_now = True
+        elif not self.ack_at:
+            self.ack_at = now + DELAY
+
+    def _note_duplicate(self, start: int, end: int) -> None:
+        self._duplicate = (start, end)
+        self.ack_now = True
+
+    def _hold(self, start: int, end: int, payload: bytes | memoryview) -> None:
+        self.ack_now = True
+        self.duplicate_acks += 1
+        known = self._ranges.covering(start)
+        if known is not None and end <= known[1]:
+            self._note_duplicate(start, end)
+        elif len(self._pieces) < MAX_PIECES:
+            for low, high in list(self._ranges.gaps(start, end)):
+                insort(self._pieces, (low, bytes(payload[low - start : high - start])))
+            self._ranges.add(start, end)
+        else:
+            return
+        self._newest.insert(0, start)
+        del self._newest[8:]
+
+    def _fill(self) -> None:
+        """Move the pieces that are in order now."""
+        taken = 0
+        for low, data in self._pieces:
+            if low > self.nxt:
+                break
+            taken += 1
+            if low + len(data) > self.nxt:
+                self._deliver(data[self.nxt - low :], low + len(data))
+        del self._pieces[:taken]
+        self._ranges.remove_below(self.nxt)
+
+    def finish(self, position: int) -> None:
+        """Note the peer's FIN; `finished` tells when all before it has come."""
+        if self.fin is None:
+            self.fin = position
+        self.ack_now = True
+
+    def take_fin(self) -> bool:
+        """Step over the FIN when everything before it is here; True the one time it happens."""
+        if self.fin is None or self.nxt != self.fin:
+            return False
+        self.nxt += 1
+        return True
+
+    # ---- what is said ----
+
+    def blocks(self, most: int) -> tuple[tuple[int, int], ...]:
+        """Return the SACK blocks of the next acknowledgment; a duplicate is reported once."""
+        found: list[tuple[int, int]] = []
+        if self._duplicate is not None:
+            found.append(self._duplicate)
+            self._duplicate = None
+        if self._pieces:
+            keep: list[int] = []
+            seen: set[tuple[int, int]] = set()
+            for position in self._newest:
+                block = self._ranges.covering(position)
+                if block is not None and block not in seen:
+                    seen.add(block)
+                    keep.append(position)
+                    found.append(block)
+            self._newest = keep
+        return tuple(found[:most])
+
+    @property
+    def owes_blocks(self) -> bool:
+        """Whether the next acknowledgment has more to say than its number."""
+        return bool(self._pieces) or self._duplicate is not None
+
+    def acknowledged(self) -> None:
+        """An acknowledgment of everything leaves."""
+        self.acked = self.nxt
+        self.edge = self.window_end
+        self.ack_now = False
+        self.ack_at = 0
+        self.duplicate_acks = 0
+
+    @property
+    def window_end(self) -> int:
+        """The right edge that an acknowledgment sent now would tell."""
+        room = self._capacity - self._ready_bytes
+        edge = self.nxt + room
+        # A silly step is not worth telling: less than a segment and less than half the buffer.
+        if edge - self.edge < min(self.segment, self._capacity // 2):
+            edge = self.edge
+        return max(edge, self.edge, self.nxt)
+
+    # ---- the reader ----
+
+    @property
+    def readable(self) -> int:
+        """Bytes in order that wait for the reader."""
+        return self._ready_bytes
+
+    def read(self, most: int) -> bytes:
+        """Give up to `most` bytes; a window that opens by enough is told at once."""
+        parts: list[bytes] = []
+        left = most
+        while left and self._ready:
+            head = self._ready.popleft()
+            if len(head) > left:
+                self._ready.appendleft(head[left:])
+                head = head[:left]
+            parts.append(head)
+            left -= len(head)
+        taken = most - left
+        self._ready_bytes -= taken
+        self._read_bytes += taken
+        told = self.edge - self.nxt
+        opened = self.window_end - self.edge
+        if opened and (told < 2 * self.segment or opened >= self._capacity // 2):
+            self.ack_now = True
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def tune(self, now: int, rtt: int) -> None:
+        """Once a round trip: room for twice what the reader took in it, so that growth shows.
+
+        Four times while the sender still doubles: it needs the room before it can be measured.
+        """
+        if not rtt or now - self._round_at < rtt:
+            return
+        carried = self._read_bytes - self._round_bytes
+        gain = 4 if 4 * carried > 5 * self._carried else 2
+        self._round_at, self._round_bytes, self._carried = now, self._read_bytes, carried
+        wanted = min(gain * carried + 16 * self.segment, self._most)
+        if carried and wanted > self._capacity:
+            self._capacity += self._budget.take(wanted - self._capacity)
+
+    def release(self) -> None:
+        """Give everything back: the connection is over for the peer, the reader may still read."""
+        self._pieces.clear()
+        self._ranges.clear()
+        self._budget.give_back()

@@ -1,0 +1,356 @@
+"""What acknowledgments and silence mean: delivery, loss, and what congestion control is told.
+
+Losses are found by RACK (RFC 8985, section 6); a lost tail by a probe (section 7); silence by the
+retransmission timer (RFC 6298). An episode of repair lasts until everything that had been sent
+when it began is acknowledged. With a loss-based control PRR (RFC 9937) spreads sending over the
+episode; a control with a model of its own (one that has a pacing rate) rules by its window alone.
+An episode that answered no loss is taken back: by timestamps (Eifel, RFC 3522) or when DSACK
+(RFC 2883, RFC 3708) reports every retransmission as a duplicate.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from tunnel.netstack.congestion.control import AckSample, CongestionControl
+from tunnel.netstack.flight import Flight, Sent
+from tunnel.netstack.prr import ProportionalRateReduction
+from tunnel.netstack.rack import Rack, probe_timeout
+from tunnel.netstack.rate import DeliveryRate
+from tunnel.netstack.rtt import RoundTrip
+
+
+class Mode(Enum):
+    """Whether losses are being repaired."""
+
+    OPEN = "open"
+    RECOVERY = "recovery"
+    LOSS = "after a retransmission timeout"
+
+
+class Ack(NamedTuple):
+    """An acknowledgment, in unwrapped positions."""
+
+    position: int
+    sack: tuple[tuple[int, int], ...] = ()
+    duplicate: tuple[int, int] | None = None  # DSACK
+    congested: bool = False  # ECE
+    echoed_at: int = 0  # when the echoed timestamp was sent (ns, floored to its tick); 0: none
+
+
+class Recovery:
+    """One connection's flight and what is known of it."""
+
+    def __init__(self, start: int, control: CongestionControl, segment: int) -> None:
+        self.una = self.nxt = start
+        self.control = control
+        self.segment = segment
+        self.flight = Flight()
+        self.trip = RoundTrip()
+        self.rack = Rack()
+        self.rate = DeliveryRate()
+        self.mode = Mode.OPEN
+        self.selective = False  # SACK was negotiated
+        self.reduced = False  # ECN: the next new data carries CWR
+        self.probe = False  # a tail loss probe is due
+        self.closed = False  # the peer's window is zero: silence is no sign of congestion
+        self.progress_at = 0  # when the peer last acknowledged something new
+        self._point = start  # the episode ends here
+        self._congestion_point = start  # one reduction for ECN until here
+        self._prr: ProportionalRateReduction | None = None
+        self._quota = 0
+        self._rto_base = 0
+        self._sent_at = 0
+        self._reorder_at = 0
+        self._probe_end = 0  # TLP.end_seq; 0 when none is outstanding
+        self._probe_again = False  # the probe sent old data
+        self._first_again = 0  # when the episode's first retransmission left
+        self._again = 0  # the episode's retransmitted bytes not yet known to be needless
+
+    # ---- sending ----
+
+    @property
+    def room(self) -> int:
+        """How many bytes congestion control lets leave now; can be negative."""
+        if self._prr is not None:
+            return self._quota
+        return self.control.window - self.flight.outstanding
+
+    def sent_new(self, end: int, now: int, *, app_limited: bool) -> None:
+        """[nxt, end) leaves for the first time."""
+        record = Sent(self.nxt, end)
+        if not len(self.flight):
+            self._rto_base = now
+            self.progress_at = now
+        self.flight.append(record)
+        self.nxt = end
+        if self.probe:
+            self._note_probe(again=False)
+        self._leave(record, now, app_limited=app_limited)
+
+    def sent_again(self, record: Sent, now: int) -> None:
+        """A record leaves once more."""
+        self.flight.mark_sent_again(record)
+        if self.probe:
+            self._note_probe(again=True)
+        else:
+            self._first_again = self._first_again or now
+            self._again += record.length
+        self._leave(record, now, app_limited=False)
+
+    def _leave(self, record: Sent, now: int, *, app_limited: bool) -> None:
+        record.transmissions += 1
+        in_flight = self.flight.outstanding
+        self.rate.on_sent(record, now, in_flight)
+        self._sent_at = now
+        if self._prr is not None:
+            self._prr.sent += record.length
+            self._quota -= record.length
+        self.control.on_sent(now, record.length, in_flight, app_limited=app_limited)
+
+    def _note_probe(self, *, again: bool) -> None:
+        self.probe = False
+        self._probe_end = self.nxt
+        self._probe_again = again
+
+    # ---- acknowledgments ----
+
+    def acknowledge(self, ack: Ack, now: int) -> int:
+        """Take an acknowledgment; return how many bytes it delivered."""
+        flight = self.flight
+        prior = flight.outstanding
+        lost_before = self.rate.lost
+        advanced = ack.position > self.una
+        fresh: list[Sent] = []
+        if advanced:
+            fresh = [r for r in flight.acknowledge(ack.position) if not r.sacked]
+            self.una = ack.position
+            self._rto_base = self.progress_at = now
+        for start, end in ack.sack:
+            fresh += flight.select(start, end)
+        delivered = self._note_delivery(fresh, now)
+        rtt = self._round_trip(fresh, ack, now, advanced=advanced)
+        if ack.duplicate is not None:
+            self.rack.duplicate_seen(self.una, self.nxt)
+        if fresh and (flight.sacked or self.mode is not Mode.OPEN):
+            self._detect(now)
+        elif not flight.sacked:
+            self._reorder_at = 0
+        self._end_probe(ack, now, prior)
+        self._change_mode(ack, now, prior, advanced=advanced)
+        if delivered:
+            self._inform(ack, now, delivered, prior, lost_before, rtt)
+        if self._prr is not None and delivered:
+            safe = advanced and self.rate.lost == lost_before
+            self._quota = self._prr.allowance(delivered, flight.outstanding, safe=safe)
+        return delivered
+
+    def _note_delivery(self, fresh: list[Sent], now: int) -> int:
+        delivered = 0
+        for record in fresh:
+            self.rate.on_delivered(record, now)
+            self.rack.delivered(record, now, self.trip)
+            delivered += record.length
+        return delivered
+
+    def _round_trip(self, fresh: list[Sent], ack: Ack, now: int, *, advanced: bool) -> int:
+        """Karn's rule: from a record sent once, else from the echoed timestamp."""
+        sent_at = max((r.sent_at for r in fresh if r.transmissions == 1), default=0)
+        if not sent_at and advanced:
+            sent_at = ack.echoed_at
+        if not sent_at or now < sent_at:
+            return 0
+        in_window = max(self.flight.total // (2 * self.segment), 1)
+        self.trip.sample(now - sent_at, samples_per_window=min(in_window, 16))
+        return now - sent_at
+
+    def _inform(
+        self, ack: Ack, now: int, delivered: int, prior: int, lost_before: int, rtt: int
+    ) -> None:
+        told = self.rate.sample(self.trip.minimum)
+        if told is None:
+            return
+        self.control.on_ack(
+            AckSample(
+                now=now,
+                acked=delivered,
+                lost=self.rate.lost - lost_before,
+                in_flight=self.flight.outstanding,
+                prior_in_flight=prior,
+                rtt=rtt,
+                minimum_rtt=self.trip.minimum,
+                smoothed_rtt=self.trip.smoothed,
+                delivered=self.rate.delivered,
+                prior_delivered=told.prior_delivered,
+                delivery_rate=told.rate,
+                app_limited=told.app_limited,
+                tx_in_flight=told.tx_in_flight,
+                lost_since=told.lost_since,
+                cumulative=self.una,
+                next_sequence=self.nxt,
+                congested=ack.congested,
+                in_recovery=self.mode is Mode.RECOVERY,
+            )
+        )
+
+    # ---- losses ----
+
+    def _detect(self, now: int) -> None:
+        lost, wait = self.rack.detect(
+            self.flight,
+            now,
+            self.trip,
+            recovering=self.mode is not Mode.OPEN,
+            segment=self.segment,
+        )
+        self.rate.lost += sum(record.length for record in lost)
+        self._reorder_at = now + wait if wait else 0
+
+    def duplicates_say_lost(self, now: int) -> None:
+        """Three duplicate acknowledgments without SACK: the first is lost (RFC 6582)."""
+        first = next(iter(self.flight), None)
+        if first is not None and self.mode is Mode.OPEN:
+            prior = self.flight.outstanding
+            self._lose_first(first)
+            self._enter(now, prior)
+
+    def _lose_first(self, first: Sent) -> None:
+        self.flight.cut_first(first, self.segment)
+        if not first.lost:
+            self.flight.mark_lost(first)
+            self.rate.lost += first.length
+
+    def _change_mode(self, ack: Ack, now: int, prior: int, *, advanced: bool) -> None:
+        if self.mode is not Mode.OPEN:
+            if self._is_spurious(ack, advanced=advanced):
+                self._undo(now)
+            elif self.una >= self._point:
+                self._end_episode(now)
+            elif advanced and not self.selective and self.mode is Mode.RECOVERY:
+                first = next(iter(self.flight), None)  # a partial acknowledgment: RFC 6582, 3.2
+                if first is not None:
+                    self._lose_first(first)
+        if self.mode is Mode.OPEN and self.flight.lost:
+            self._enter(now, prior)
+        if ack.congested and self.una > self._congestion_point:
+            self._congestion_point = self.nxt
+            self.reduced = True
+            if self.mode is Mode.OPEN:
+                self._enter(now, prior)
+
+    def _enter(self, now: int, prior: int) -> None:
+        self.mode = Mode.RECOVERY
+        self._begin_episode()
+        self.control.on_congestion(now, prior, self.nxt)
+        if self.control.pacing_rate is None:
+            self._prr = ProportionalRateReduction(prior, self.control.window, self.segment)
+            self._quota = self.segment  # the fast retransmission itself
+
+    def _begin_episode(self) -> None:
+        self._point = self.nxt
+        self._first_again = self._again = 0
+        self.probe = False
+        self._probe_end = 0
+
+    def _end_episode(self, now: int) -> None:
+        self.mode = Mode.OPEN
+        self._prr = None
+        self.rack.recovery_ended()
+        self.control.on_recovery_end(now)
+
+    def _is_spurious(self, ack: Ack, *, advanced: bool) -> bool:
+        if not self._first_again:
+            return False
+        if ack.duplicate is not None:
+            self._again -= ack.duplicate[1] - ack.duplicate[0]
+            if self._again <= 0 and not self.flight.lost:
+                return True
+        # The echo names a transmission from before our first retransmission (RFC 3522).
+        return advanced and 0 < ack.echoed_at < self._first_again - 1_000_000
+
+    def _undo(self, now: int) -> None:
+        for record in self.flight:
+            self.flight.mark_sent_again(record)
+        self.control.on_spurious()
+        self._end_episode(now)
+
+    def _end_probe(self, ack: Ack, now: int, prior: int) -> None:
+        """Section 7.4 of RFC 8985: did the probe hide a loss?"""
+        if not self._probe_end or ack.position < self._probe_end:
+            return
+        again, self._probe_end = self._probe_again, 0
+        if again and ack.duplicate is None and self.mode is Mode.OPEN:
+            self.control.on_congestion(now, prior, self.nxt)
+            self.control.on_recovery_end(now)
+
+    # ---- time ----
+
+    @property
+    def deadline(self) -> int | None:
+        """When `handle_timeout` is due."""
+        if not len(self.flight):
+            return None
+        rto = self._rto_base + self.trip.timeout
+        if self._reorder_at:
+            return min(self._reorder_at, rto)
+        if self._may_probe:
+            pto = max(self._sent_at, self._rto_base)
+            return min(pto + probe_timeout(self.trip, self.flight, self.segment), rto)
+        return rto
+
+    @property
+    def _may_probe(self) -> bool:
+        return (
+            self.selective
+            and self.mode is Mode.OPEN
+            and not self._probe_end
+            and not self.flight.sacked
+            and bool(self.trip.smoothed)
+            and not self.probe
+        )
+
+    def handle_timeout(self, now: int) -> None:
+        """Do what is due: look for losses again, ask for a probe, or time out."""
+        deadline = self.deadline
+        if deadline is None or now < deadline:
+            return
+        if now >= self._rto_base + self.trip.timeout:
+            self._time_out(now)
+        elif self._reorder_at:
+            prior = self.flight.outstanding
+            self._detect(now)
+            if self.flight.lost and self.mode is Mode.OPEN:
+                self._enter(now, prior)
+            elif self._prr is not None:
+                self._quota = max(self._quota, self.segment)
+        elif self._may_probe:
+            self.probe = True
+            self._rto_base = now
+
+    def _time_out(self, now: int) -> None:
+        """RFC 6298, section 5.4 and following; everything unacknowledged counts as lost."""
+        prior = self.flight.outstanding
+        first = next(iter(self.flight))
+        if first.sacked:
+            self.flight.forget_selections()
+        handshake = not self.trip.smoothed
+        for record in self.flight:
+            if not record.lost and not record.sacked:
+                self.flight.mark_lost(record)
+                self.rate.lost += record.length
+        self.trip.back_off()
+        self._rto_base = now
+        self._reorder_at = 0
+        self._prr = None
+        if self.closed:
+            return
+        if not handshake and self.mode is not Mode.LOSS:
+            self.control.on_timeout(now, prior)
+        self._begin_episode()
+        self.mode = Mode.LOSS
+
+    def send_all_again(self) -> None:
+        """What is in flight never fitted the path (RFC 1191), or the peer's window reopened."""
+        for record in self.flight:
+            self.flight.mark_lost(record)

@@ -1,0 +1,271 @@
+"""What may be sent now: the sending half of a connection.
+
+In this order: what was lost, a tail loss probe, new data, the FIN. Limits are the peer's window,
+congestion control, pacing, Nagle (RFC 9293, section 3.7.4) and the avoidance of silly windows
+(section 3.8.6.2.1). Where the window keeps everything back, the persist timer sends a byte into it
+(section 3.8.6.1). SYN and FIN are positions like any byte, so one flight serves for all.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from tunnel.netstack.congestion.control import CongestionControl
+from tunnel.netstack.recovery import Ack, Mode, Recovery
+from tunnel.netstack.rtt import MILLISECOND, SECOND
+from tunnel.netstack.sendbuffer import SendBuffer
+
+MAX_UNIT: Final = 65_000  # payload bytes of one unit, so that headers fit into 65535
+_QUANTUM_TIME: Final = 1 * MILLISECOND  # a paced unit lasts about this long
+
+
+class Unit(NamedTuple):
+    """A range of positions that leaves now."""
+
+    start: int
+    end: int
+    again: bool
+
+
+class Sender:
+    """From the initial sequence number on; `una`, `nxt` and so on are unwrapped positions."""
+
+    def __init__(self, start: int, control: CongestionControl, segment: int, limit: int) -> None:
+        self.start = start
+        self.buffer = SendBuffer(start + 1, limit)
+        self.recovery = Recovery(start, control, segment)
+        self.segment = segment
+        self.window = 1  # SND.WND; the SYN may go
+        self.largest_window = 0
+        self.nodelay = False
+        self.corked = False
+        self.fin: int | None = None  # the position of our FIN, once the user closed
+        self.open = False  # synchronized: more than the SYN may be sent
+        self._seen_sequence = self._seen_ack = 0  # SND.WL1, SND.WL2
+        self._pace_at = 0
+        self._paced = False  # the last attempt was held back by pacing
+        self._persist_at = 0
+        self._persist_count = 0
+        self._forced = False  # the persist timer fired
+        self._duplicates = 0
+
+    @property
+    def una(self) -> int:
+        """The oldest position not acknowledged."""
+        return self.recovery.una
+
+    @property
+    def nxt(self) -> int:
+        """The next position to be sent."""
+        return self.recovery.nxt
+
+    @property
+    def end(self) -> int:
+        """One past all that the user gave us, the FIN included."""
+        return self.buffer.end if self.fin is None else self.fin + 1
+
+    def close(self) -> None:
+        """Put the FIN behind what has been written."""
+        if self.fin is None:
+            self.fin = self.buffer.end
+
+    @property
+    def fin_acked(self) -> bool:
+        """Whether the peer has acknowledged our FIN."""
+        return self.fin is not None and self.una > self.fin
+
+    # ---- what comes in ----
+
+    def acknowledge(self, ack: Ack, now: int, *, bare: bool) -> int:
+        """Take an acknowledgment; return the bytes delivered. `bare`: no data, same window."""
+        before = self.una
+        if self.recovery.closed:  # it answers our probes: alive, however long it takes
+            self.recovery.progress_at = now
+        delivered = self.recovery.acknowledge(ack, now)
+        if self.una > before:
+            self.buffer.release(self.una)
+            self._duplicates = 0
+            self._persist_count = 0
+        elif bare and not self.recovery.selective and self.nxt > self.una == ack.position:
+            self._duplicates += 1
+            if self._duplicates == 3:
+                self.recovery.duplicates_say_lost(now)
+        return delivered
+
+    def update_window(self, sequence: int, ack: int, window: int) -> None:
+        """RFC 9293, section 3.10.7.4: only from newer segments."""
+        if (self._seen_sequence, self._seen_ack) > (sequence, ack):
+            return
+        if window > self.window and self._persist_count:
+            self.recovery.send_all_again()  # the probe that the closed window swallowed
+            self._persist_count = 0
+        self._seen_sequence, self._seen_ack = sequence, ack
+        self.window = window
+        self.largest_window = max(self.largest_window, window)
+        self.recovery.closed = not window
+        if window:
+            self._persist_at = 0
+
+    def synchronize(self, sequence: int, ack: int, window: int) -> None:
+        """The peer's SYN came: its window counts from here."""
+        self._seen_sequence, self._seen_ack = sequence, ack
+        self.window = window
+        self.largest_window = max(self.largest_window, window)
+
+    def resize(self, segment: int, *, again: bool = False) -> None:
+        """Segments have another size from now on; `again` where those in flight were too big."""
+        if segment != self.segment:
+            self.segment = self.recovery.segment = segment
+            self.recovery.control.on_segment_size(segment)
+            if again:
+                self.recovery.send_all_again()
+
+    # ---- what goes out ----
+
+    def next_unit(self, now: int) -> Unit | None:
+        """Return what leaves now and count it as sent; None when nothing may."""
+        recovery = self.recovery
+        self._paced = False
+        if recovery.flight.lost:
+            return self._lost_unit(now)
+        if recovery.probe:
+            return self._probe_unit(now)
+        if not self.open:
+            return self._new_unit(1, now) if self.nxt == self.start else None
+        length = self._new_length()
+        if not length:
+            return None
+        if self._held(now):
+            return None
+        self._forced = False
+        return self._new_unit(length, now)
+
+    def _lost_unit(self, now: int) -> Unit | None:
+        recovery = self.recovery
+        record = recovery.flight.first_lost()
+        if record is None or (recovery.room < min(self.segment, record.length)):
+            return None
+        if self._held(now):
+            return None
+        most = max(min(recovery.room, self._quantum) // self.segment, 1) * self.segment
+        if recovery.mode is Mode.LOSS or not self.window:
+            most = min(most, max(self.window, 1))
+        recovery.flight.cut_first(record, most)
+        recovery.sent_again(record, now)
+        self._pace(record.length, now)
+        return Unit(record.start, record.end, again=True)
+
+    def _probe_unit(self, now: int) -> Unit | None:
+        """RFC 8985, section 7.3: new data if the window takes it, else the last segment."""
+        flight = self.recovery.flight
+        length = min(self.segment, self.end - self.nxt, self.una + self.window - self.nxt)
+        if self.open and length > 0:
+            return self._new_unit(length, now)
+        last = flight.last
+        if last is None:
+            self.recovery.probe = False
+            return None
+        if last.length > self.segment:
+            flight.cut_first(last, last.length - self.segment)
+            last = flight.last or last
+        self.recovery.sent_again(last, now)
+        return Unit(last.start, last.end, again=True)
+
+    def _new_length(self) -> int:
+        """How much new data may leave: windows, Nagle, silly windows; pacing apart."""
+        available = self.end - self.nxt
+        if available <= 0:
+            return 0
+        usable = self.una + self.window - self.nxt
+        if self._forced:
+            return max(min(available, usable, self.segment), 1)
+        length = min(available, usable, self.recovery.room, self._quantum)
+        if length >= self.segment:
+            return length - length % self.segment if length < available else self._whole(length)
+        if length <= 0:
+            return 0
+        if length == available:
+            return length if self._may_send_short(length) else 0
+        if usable <= length and 2 * length >= self.largest_window:
+            return length
+        return 0
+
+    def _whole(self, length: int) -> int:
+        """Everything that is there; the short rest too only where Nagle agrees."""
+        rest = length % self.segment
+        return length if not rest or self._may_send_short(rest) else length - rest
+
+    def _may_send_short(self, length: int) -> bool:
+        if self.fin is not None:
+            return True
+        if self.corked:
+            return False
+        return self.nodelay or not len(self.recovery.flight)
+
+    def _new_unit(self, length: int, now: int) -> Unit:
+        start, end = self.nxt, self.nxt + length
+        all_sent = end >= self.end and self.recovery.room > length
+        if all_sent:
+            self.recovery.rate.limited_by_application(self.recovery.flight.outstanding + length)
+        self.recovery.sent_new(end, now, app_limited=all_sent)
+        self._pace(length, now)
+        return Unit(start, end, again=False)
+
+    # ---- pacing ----
+
+    @property
+    def pacing_rate(self) -> int:
+        """Bytes a second; 0 where nothing is known yet. Twice the window a round in slow start."""
+        control, trip = self.recovery.control, self.recovery.trip
+        rate = control.pacing_rate
+        if rate is None:
+            if not trip.smoothed:
+                return 0
+            rate = 2 * control.window * SECOND // trip.smoothed
+        return max(rate, self.segment)
+
+    @property
+    def _quantum(self) -> int:
+        rate = self.pacing_rate
+        if not rate:
+            return MAX_UNIT
+        size = min(max(rate * _QUANTUM_TIME // SECOND, 2 * self.segment), MAX_UNIT)
+        return max(size - size % self.segment, self.segment)
+
+    def _held(self, now: int) -> bool:
+        self._paced = self._pace_at > now
+        return self._paced
+
+    def _pace(self, length: int, now: int) -> None:
+        rate = self.pacing_rate
+        if rate:  # a late caller may catch up a little
+            self._pace_at = max(self._pace_at, now - _QUANTUM_TIME) + length * SECOND // rate
+
+    # ---- time ----
+
+    def prepare(self, now: int) -> None:
+        """After sending: start the persist timer where only the window, or its size, holds us."""
+        waiting = self.open and self.end > self.nxt and not len(self.recovery.flight)
+        if not waiting or self._paced:
+            self._persist_at = 0
+        elif not self._persist_at:
+            wait = self.recovery.trip.timeout << min(self._persist_count, 8)
+            self._persist_at = now + min(wait, 60 * SECOND)
+
+    @property
+    def deadline(self) -> int | None:
+        """When `handle_timeout` or another attempt to send is due."""
+        due = self.recovery.deadline
+        if self._paced and (due is None or self._pace_at < due):
+            due = self._pace_at
+        if self._persist_at and (due is None or self._persist_at < due):
+            due = self._persist_at
+        return due
+
+    def handle_timeout(self, now: int) -> None:
+        """Do what is due; `next_unit` then has something to give."""
+        if self._persist_at and now >= self._persist_at:
+            self._persist_at = 0
+            self._persist_count += 1
+            self._forced = True
+        self.recovery.handle_timeout(now)
