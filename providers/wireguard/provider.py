@@ -255,7 +255,7 @@ class WireGuardProvider(PacketTunnelProvider):
                 peer = self.device.peers.by_key.get(public_key)
                 if peer is None:
                     return
-                peer.note = f"cannot resolve {endpoint.host}: {error}"
+                peer.note = str(error)
                 self._settle()
             await asyncio.sleep(pause)
             pause = min(2 * pause, RESOLVE_LAST_PAUSE)
