@@ -315,12 +315,6 @@ def test_a_snapshot_tells_of_handshake_and_traffic():
     assert peer.allowed_ips == (IPv4Network(b.inner),)
 
 
-def test_port_and_mark_are_noted(node):
-    node.device.configure(DeviceChange(listen_port=1234, fwmark=5), 0)
-    snapshot = node.device.snapshot()
-    assert (snapshot.listen_port, snapshot.fwmark) == (1234, 5)
-
-
 def test_reasons_in_words(node):
     node.configure(PeerChange(A))
     peer = node.device.peers.by_key[A]

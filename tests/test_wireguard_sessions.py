@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -326,61 +325,7 @@ def test_many_idle_peers():
     assert a.device.next_deadline() is None
 
 
-# ---- another path ----
-
-
-def test_a_new_path_is_made_known_at_once():
-    world, a, b = ready()
-    a.move("10.5.5.5")
-    a.device.path_changed(world.clock.now)
-    assert len(a.sent(1)) == 1  # by its new place
-    world.run(1)
-    assert b.info(a).endpoint.address == ip_address("10.5.5.5")
-    packet = b.send(a)
-    world.run(1)
-    assert a.received[-1] == packet
-
-
-def test_a_new_path_resets_a_series_that_waits():
-    world = World()
-    a, b = world.pair()
-    a.online = False
-    a.send(b)
-    world.run(2)
-    a.online = True
-    a.device.path_changed(world.clock.now)
-    world.run(1)
-    assert a.peer(b).phase is Phase.UP
-
-
-def test_a_new_path_stirs_nobody_that_was_not_talked_to():
-    world = World()
-    a, _ = world.pair()
-    a.device.path_changed(world.clock.now)
-    world.run(10)
-    assert world.network.sent == []
-
-
-def test_a_new_path_forgets_the_local_address_of_the_old_one():
-    world, a, b = ready()
-    peer = a.peer(b)
-    here = replace(a.info(b).endpoint, source=ip_address("10.0.0.1"), source_interface=2)
-    a.engine.set_endpoint(peer.id, here)
-    a.device.path_changed(world.clock.now)
-    assert a.info(b).endpoint.source is None
-    assert a.info(b).endpoint.source_interface == 0
-
-
-def test_without_a_socket_it_keeps_trying_and_says_so():
-    world = World()
-    a, b = world.pair()
-    a.online = False
-    a.send(b)
-    world.run(12)
-    assert "cannot be sent" in a.peer(b).reason(world.clock.now, has_identity=True)
-    a.online = True
-    world.run(5)
-    assert a.peer(b).phase is Phase.UP
+# ---- the wall clock ----
 
 
 def test_a_wall_clock_that_steps_back_does_not_lock_out():

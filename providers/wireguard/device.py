@@ -51,7 +51,7 @@ from providers.wireguard.timers import Action, decide
 from tunnel import EngineError, EventKind, Secret
 
 if TYPE_CHECKING:
-    from tunnel import Endpoint, Engine, Event
+    from tunnel import Endpoint, Engine, Event, PeerInfo
 
 _ROUNDS_MAX: Final = 4  # of actions at one look; each moves its due time on, so two are rare
 _COUNTED: Final = (
@@ -77,8 +77,6 @@ class Device:
         self.identity: Identity | None = None
         self.peers = PeerTable(engine)
         self.counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
-        self.listen_port = 0
-        self.fwmark = 0
         self.was_up = False  # with any peer, since the start
         self._wall = wall
         self._draw_jitter = draw_jitter
@@ -235,12 +233,10 @@ class Device:
         Which of our addresses they last spoke to is forgotten; it belongs to the old path.
         """
         for peer in self.peers:
-            info = self.engine.peer_info(peer.id)
-            if info.endpoint is None:
-                continue
-            plain = replace(info.endpoint, source=None, source_interface=0)
-            self.engine.set_endpoint(peer.id, plain)
-            if info.keys or info.staged or peer.timers.series is not None:
+            info = self._forget_source(peer)
+            if info.endpoint is not None and (
+                info.keys or info.staged or peer.timers.series is not None
+            ):
                 peer.timers.restart()
                 self._look(peer, now)
 
@@ -252,6 +248,14 @@ class Device:
             peer.timers.erased_all(now)
             peer.silent_since = None
             self.peers.enter(peer, Phase.RESTING if peer.phase is Phase.UP else Phase.NEW)
+
+    def _forget_source(self, peer: Peer) -> PeerInfo:
+        """Let the routes choose the local address that the peer is spoken to from."""
+        info = self.engine.peer_info(peer.id)
+        if info.endpoint is not None and info.endpoint.source is not None:
+            plain = replace(info.endpoint, source=None, source_interface=0)
+            self.engine.set_endpoint(peer.id, plain)
+        return info
 
     def _initiate(self, peer: Peer, now: int) -> None:
         if self.identity is None or not peer.has_endpoint or not peer.usable:
@@ -266,6 +270,8 @@ class Device:
             peer.silent_since = now
         if peer.phase is not Phase.UP or peer.timers.attempts > 1:
             self.peers.enter(peer, Phase.TRYING)
+        if peer.timers.attempts > 1:
+            self._forget_source(peer)  # it may be why nothing came back
         self._send(peer, message.pack(), now)
 
     def _send(self, peer: Peer, packed: bytes, now: int) -> None:
@@ -316,15 +322,11 @@ class Device:
     def configure(self, change: DeviceChange, now: int) -> None:
         """Carry out a change. Raises ValueError, before anything is changed, for a bad value.
 
-        `listen_port` and `fwmark` are only noted; the sockets are the caller's.
+        Its `listen_port` and `fwmark` are for who owns the sockets.
         """
         check_change(change)
         if change.private_key is not None:
             self._set_private_key(change.private_key, now)
-        if change.listen_port is not None:
-            self.listen_port = change.listen_port
-        if change.fwmark is not None:
-            self.fwmark = change.fwmark
         if change.replace_peers:
             for peer in self.peers:
                 self._remove(peer)
@@ -386,10 +388,8 @@ class Device:
     # ---- what it is ----
 
     def snapshot(self) -> DeviceSnapshot:
-        """Return the device as it is; the keys in it are the live ones."""
+        """Return the device as it is, without port and mark; the keys in it are the live ones."""
         return DeviceSnapshot(
             private_key=None if self.identity is None else self.identity.private,
-            listen_port=self.listen_port,
-            fwmark=self.fwmark,
             peers=tuple(peer_snapshot(peer, self.engine.peer_info(peer.id)) for peer in self.peers),
         )
