@@ -26,6 +26,8 @@ MS = 1_000_000
 SECOND = 1_000_000_000
 HEADERS = 60  # IP, TCP and options, for the link's rate
 MBIT = 125_000  # bytes a second
+# Plain integers: arithmetic on IntFlag would take most of a run's time.
+_ACK, _PSH, _ENDING, _CWR = int(Flag.ACK), int(Flag.PSH), int(Flag.FIN | Flag.PSH), int(Flag.CWR)
 
 
 def cut(segment: Segment, size: int) -> Iterator[Segment]:
@@ -37,26 +39,25 @@ def cut(segment: Segment, size: int) -> Iterator[Segment]:
     for at in range(0, len(payload), size):
         flags = segment.flags
         if at + size < len(payload):
-            flags &= ~(Flag.FIN | Flag.PSH)
+            flags &= ~_ENDING
         if at:
-            flags &= ~Flag.CWR
+            flags &= ~_CWR
         yield segment._replace(
             sequence=(segment.sequence + at) & 0xFFFFFFFF,
-            flags=int(flags),
+            flags=flags,
             payload=payload[at : at + size],
         )
 
 
 def follows(one: Segment, other: Segment) -> bool:
     """Whether the core would put `other` onto `one`."""
-    plain = int(Flag.ACK | Flag.PSH)
     return (
         bool(one.payload and other.payload)
         and (one.sequence + len(one.payload)) & 0xFFFFFFFF == other.sequence
         and (one.acknowledgment, one.options, one.window, one.congested)
         == (other.acknowledgment, other.options, other.window, other.congested)
-        and not (one.flags | other.flags) & ~plain
-        and not one.flags & Flag.PSH
+        and not (one.flags | other.flags) & ~(_ACK | _PSH)
+        and not one.flags & _PSH
         and len(one.payload) + len(other.payload) <= 65_000
     )
 

@@ -342,7 +342,7 @@ class Connection(Endpoint):
     def _ack_of(self, segment: Segment, ack: int, now: int) -> Ack:
         """Read what an acknowledgment says; blocks that cannot be are left out."""
         sender, options = self.sender, segment.options
-        congested = self._ecn and bool(segment.flags & _ECE)
+        congested = self._ecn and segment.flags & (_ECE | _SYN) == _ECE
         echoed_at = 0
         if options.timestamp is not None and self._timestamps:
             echoed_at = self._time_of(options.timestamp[1], now)

@@ -94,6 +94,7 @@ class Endpoint:
             self.iss, self._control(settings.segment), settings.segment, settings.send_buffer
         )
         self.sender.nodelay = settings.nodelay
+        self.sender.pacing = settings.pacing
         self.receiver: Receiver | None = None
         self.user_timeout = settings.user_timeout
         self._timestamps = settings.timestamps

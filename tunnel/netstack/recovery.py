@@ -133,7 +133,7 @@ class Recovery:
         rtt = self._round_trip(fresh, ack, now, advanced=advanced)
         if ack.duplicate is not None:
             self.rack.duplicate_seen(self.una, self.nxt)
-        if fresh and (flight.sacked or self.mode is not Mode.OPEN):
+        if self.selective and fresh and (flight.sacked or self.mode is not Mode.OPEN):
             self._detect(now)
         elif not flight.sacked:
             self._reorder_at = 0
@@ -144,6 +144,8 @@ class Recovery:
         if self._prr is not None and delivered:
             safe = advanced and self.rate.lost == lost_before
             self._quota = self._prr.allowance(delivered, flight.outstanding, safe=safe)
+            if flight.lost and not self.selective:  # nobody tells what left the network since
+                self._quota = max(self._quota, self.segment)
         return delivered
 
     def _note_delivery(self, fresh: list[Sent], now: int) -> int:

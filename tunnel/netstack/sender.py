@@ -38,6 +38,7 @@ class Sender:
         self.window = 1  # SND.WND; the SYN may go
         self.largest_window = 0
         self.nodelay = False
+        self.pacing = True
         self.corked = False
         self.fin: int | None = None  # the position of our FIN, once the user closed
         self.open = False  # synchronized: more than the SYN may be sent
@@ -185,7 +186,7 @@ class Sender:
         if length <= 0:
             return 0
         if length == available:
-            return length if self._may_send_short(length) else 0
+            return length if self._may_send_short() else 0
         if usable <= length and 2 * length >= self.largest_window:
             return length
         return 0
@@ -193,9 +194,10 @@ class Sender:
     def _whole(self, length: int) -> int:
         """Everything that is there; the short rest too only where Nagle agrees."""
         rest = length % self.segment
-        return length if not rest or self._may_send_short(rest) else length - rest
+        eager = self.fin is not None or (self.nodelay and not self.corked)
+        return length if not rest or eager else length - rest
 
-    def _may_send_short(self, length: int) -> bool:
+    def _may_send_short(self) -> bool:
         if self.fin is not None:
             return True
         if self.corked:
@@ -215,8 +217,10 @@ class Sender:
 
     @property
     def pacing_rate(self) -> int:
-        """Bytes a second; 0 where nothing is known yet. Twice the window a round in slow start."""
+        """Bytes a second, 0 for unpaced. Twice the window a round trip without a model."""
         control, trip = self.recovery.control, self.recovery.trip
+        if not self.pacing:
+            return 0
         rate = control.pacing_rate
         if rate is None:
             if not trip.smoothed:
@@ -268,4 +272,5 @@ class Sender:
             self._persist_at = 0
             self._persist_count += 1
             self._forced = True
+            self.recovery.trip.back_off()
         self.recovery.handle_timeout(now)

@@ -17,6 +17,7 @@ class Settings:
     receive_buffer: int = 65_535  # at first
     receive_most: int = 6 << 20  # what autotuning may reach
     congestion: str = "bbr"
+    pacing: bool = True
     timestamps: bool = True
     selective: bool = True
     scaling: bool = True

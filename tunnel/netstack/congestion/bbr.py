@@ -158,11 +158,10 @@ class BBR(PathModel):
                 and self._loss_events >= STARTUP_LOSS_EVENTS
                 and self._inflight_too_high(sample)
             ):
-                # Beyond the draft: the round that overflowed the queue is not yet measured, so the
-                # model is too low here. Bound by the flight that was lost, and probe after repair.
+                # Beyond the draft: a shallow queue overflows before the path is full, so the model
+                # is too low here. Its bound holds while losses are repaired; then comes a probe.
                 self.full_bw_reached = self._cut_short = True
-                flight = int(BETA * sample.tx_in_flight)
-                self._inflight_long = max(self._bdp(1.0), self._inflight_latest, flight)
+                self._inflight_long = max(self._bdp(1.0), self._inflight_latest)
             self._loss_events = 0
         if self.full_bw_reached:
             self.state = State.DRAIN
@@ -217,7 +216,9 @@ class BBR(PathModel):
         self.state = State.DOWN
 
     def _start_refill(self, sample: AckSample) -> None:
-        self._cut_short = False
+        if self._cut_short:
+            self._cut_short = False
+            self._inflight_long = INFINITE
         self._bw_short = self._inflight_short = INFINITE
         self._up_rounds = self._up_acked = 0
         self._ack_phase = AckPhase.REFILLING

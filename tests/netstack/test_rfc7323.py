@@ -1,0 +1,149 @@
+"""RFC 7323: window scale, timestamps, and protection against wrapped sequence numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.netstack.script import PLAIN, play
+
+SCALED = replace(PLAIN, scaling=True, receive_most=1 << 20)
+STAMPED = replace(PLAIN, timestamps=True)
+# The connection's timestamps: virtual time begins at 1000 ms.
+STAMPED_OPEN = """
+0   connect
+0   > S 0 ts 1000:0
+10  < SA 0 ack 1 win 60000 mss 1000 ts 500:1000
+10  > A 1 ack 1 ts 1010:500
+"""
+
+
+def test_2_2_a_syn_offers_a_shift_and_its_window_is_not_scaled() -> None:
+    play("0 connect\n0 > S 0 win 60000 ws 5", SCALED)
+
+
+def test_2_2_both_directions_are_scaled_after_the_handshake() -> None:
+    play("""
+        0     connect
+        0     > S 0 win 60000 ws 5
+        10    < SA 0 ack 1 win 1000 ws 2 mss 1000
+        10    > A 1 ack 1 win 1875
+        20    < A 1 ack 1 win 1000
+        20    write 5000
+        20    > A 1:4001 ack 1 win 1875
+    """, SCALED)  # fmt: skip
+
+
+def test_2_2_the_window_of_a_syn_is_never_scaled() -> None:
+    play("""
+        0     connect
+        0     > S 0
+        10    < SA 0 ack 1 win 1000 ws 2 mss 1000
+        10    > A 1 ack 1
+        20    write 5000
+        20    > A 1:1001 ack 1
+    """, SCALED)  # fmt: skip
+
+
+def test_2_2_without_the_peers_offer_nothing_is_scaled() -> None:
+    play("""
+        0     connect
+        0     > S 0 ws 5
+        10    < SA 0 ack 1 win 1000 mss 1000
+        10    > A 1 ack 1 win 60000
+    """, SCALED)  # fmt: skip
+
+
+def test_2_2_a_passive_open_answers_only_what_was_offered() -> None:
+    script = play("0 listen\n0 < S 0 win 1000\n0 > SA 0 ack 1", SCALED)
+    assert not script.connection._scaling
+
+
+def test_3_2_timestamps_need_both_sides() -> None:
+    play("""
+        0     connect
+        0     > S 0 ts 1000:0
+        10    < SA 0 ack 1 win 60000 mss 1000
+        10    > A 1 ack 1
+        20    write 1000
+        20    > PA 1:1001 ack 1
+    """, STAMPED)  # fmt: skip
+
+
+def test_3_2_options_make_the_segments_smaller() -> None:
+    play(STAMPED_OPEN + """
+        20    write 5000
+        20    > A 1:4941 ack 1 ts 1020:500
+    """.replace("4941", str(1 + 5 * 988)), STAMPED)  # fmt: skip
+
+
+def test_3_2_a_segment_without_the_timestamp_is_dropped() -> None:
+    play(STAMPED_OPEN + "20 < PA 1:101 ack 1 win 60000\n20 quiet", STAMPED)
+
+
+def test_3_2_but_a_reset_without_it_is_taken() -> None:
+    play(STAMPED_OPEN + "20 < R 1\n20 state CLOSED", STAMPED)
+
+
+def test_4_3_the_newest_timestamp_is_echoed() -> None:
+    play(STAMPED_OPEN + """
+        20    < PA 1:101 ack 1 win 60000 ts 510:1010
+        20    > A 1 ack 101 ts 1020:510
+    """, STAMPED)  # fmt: skip
+
+
+def test_4_3_a_segment_beyond_a_gap_is_not_echoed() -> None:
+    """The acknowledgment speaks of what is in order, so that the peer's RTT counts the repair."""
+    play(STAMPED_OPEN + """
+        20    < PA 101:201 ack 1 win 60000 ts 520:1010
+        20    > A 1 ack 1 ts 1020:500
+        30    < PA 1:101 ack 1 win 60000 ts 530:1010
+        30    > A 1 ack 201 ts 1030:530
+    """, STAMPED)  # fmt: skip
+
+
+def test_5_3_r1_an_old_timestamp_is_answered_and_dropped() -> None:
+    play(STAMPED_OPEN + """
+        20    < PA 1:101 ack 1 win 60000 ts 499:1010
+        20    > A 1 ack 1 ts 1020:500
+        30    < PA 1:101 ack 1 win 60000 ts 500:1010
+        30    > A 1 ack 101
+    """, STAMPED)  # fmt: skip
+
+
+def test_5_3_r1_a_reset_is_not_subject_to_it() -> None:
+    play(STAMPED_OPEN + "20 < R 1 ts 3:0\n20 state CLOSED", STAMPED)
+
+
+@pytest.mark.parametrize("ahead", [1, 1000, (1 << 31) - 1])
+def test_5_2_timestamps_compare_modulo_their_space(ahead: int) -> None:
+    value = (0xFFFFFFF0 + ahead) & 0xFFFFFFFF
+    play(f"""
+        0     connect
+        0     > S 0
+        10    < SA 0 ack 1 win 60000 mss 1000 ts {0xFFFFFFF0}:1000
+        10    > A 1 ack 1
+        20    < PA 1:101 ack 1 win 60000 ts {value}:1010
+        20    > A 1 ack 101 ts 1020:{value}
+    """, STAMPED)  # fmt: skip
+
+
+def test_5_5_after_24_idle_days_an_old_timestamp_is_believed() -> None:
+    days = 25 * 24 * 3600 * 1000
+    play(STAMPED_OPEN + f"{days} < PA 1:101 ack 1 win 60000 ts 3:1010\n{days} > A 1 ack 101",
+         STAMPED)  # fmt: skip
+
+
+def test_5_4_the_clock_has_a_random_offset() -> None:
+    play("0 connect\n0 > S 0 ts 4242:0", STAMPED, clock_offset=3242)
+
+
+def test_4_1_an_echo_gives_the_round_trip_of_a_retransmission() -> None:
+    script = play(STAMPED_OPEN + """
+        20    write 988
+        20    > PA 1:989 ack 1 ts 1020:500
+        220   > PA 1:989 ack 1 ts 1220:500
+        250   < A 1 ack 989 win 60000 ts 700:1220
+    """, STAMPED)  # fmt: skip
+    assert script.connection.sender.recovery.trip.latest == 30_000_000
