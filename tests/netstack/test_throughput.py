@@ -1,0 +1,49 @@
+"""How fast, as facts of virtual time: 25 ms each way, one bulk sender."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.netstack.simulator import MBIT, MS, throughput
+
+# Deep queue: one product of bandwidth and delay.
+LOSSY: dict[str, int] = {"rate": 100 * MBIT, "queue": 625_000, "delay": 25 * MS, "tick": MS}
+
+
+@pytest.mark.parametrize(("loss", "least"), [(0.001, 85.0), (0.01, 70.0)])
+def test_bbr_keeps_its_rate_where_loss_says_nothing_about_the_path(
+    loss: float, least: float
+) -> None:
+    bbr, _ = throughput(5, loss=loss, **LOSSY)
+    cubic, _ = throughput(5, congestion="cubic", loss=loss, **LOSSY)
+    assert bbr >= least
+    assert bbr >= 4 * cubic
+
+
+def test_a_shallow_queue_is_neither_wasted_nor_kept_full() -> None:
+    reached, world = throughput(8, rate=100 * MBIT, queue=125_000, delay=25 * MS, tick=MS)
+    assert reached >= 85
+    assert world.connections[0].sender.recovery.trip.smoothed <= 55 * MS
+
+
+@pytest.mark.parametrize("congestion", ["bbr", "cubic", "newreno"])
+def test_a_clean_path_is_filled(congestion: str) -> None:
+    reached, _ = throughput(4, congestion=congestion, rate=20 * MBIT, queue=125_000,
+                            delay=25 * MS, tick=MS)  # fmt: skip
+    assert reached >= 15
+
+
+def test_marks_instead_of_drops() -> None:
+    """RFC 3168: a queue that marks keeps a loss-based sender going without a single drop."""
+    from tests.netstack.simulator import Application, World
+    from tunnel.netstack.settings import Settings
+
+    world = World(
+        1, a=Application(bytes(3_000_000)), b=Application(keep=False),
+        path={"rate": 20 * MBIT, "queue": 250_000, "mark_above": 40_000, "delay": 10 * MS},
+        settings=Settings(congestion="newreno", ecn=True),
+    )  # fmt: skip
+    world.run()
+    assert world.applications[1].count == 3_000_000
+    assert world.paths[0].dropped == 0
+    assert world.paths[0].queued < 200_000
