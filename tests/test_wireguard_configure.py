@@ -154,6 +154,21 @@ def test_replacing_allowed_ips_comes_before_adding(node):
     assert in_step(node)
 
 
+def test_replacing_allowed_ips_leaves_those_that_stay_in_place(node, monkeypatch):
+    node.configure(PeerChange(A, allowed_ips=((True, NETS[0]), (True, NETS[2]))))
+    engine, taken = node.device.engine, []
+    disallow = engine.disallow
+    monkeypatch.setattr(engine, "clear_allowed", lambda peer: taken.append("all"))
+    monkeypatch.setattr(
+        engine, "disallow", lambda peer, network: (taken.append(network), disallow(peer, network))
+    )
+    kept = ((True, NETS[2]), (True, NETS[3]))
+    node.configure(PeerChange(A, replace_allowed_ips=True, allowed_ips=kept))
+    assert taken == [NETS[0]]
+    assert nets(node, A) == [NETS[2], NETS[3]]
+    assert in_step(node)
+
+
 def test_allowed_ips_change_in_the_order_given(node):
     node.configure(PeerChange(A, allowed_ips=((True, NETS[0]), (False, NETS[0]))))
     assert nets(node, A) == []

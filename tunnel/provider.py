@@ -89,7 +89,10 @@ class ProviderContext(Protocol):
         """The MTU of the tunnel interface at this moment, for `Engine.attach_link`."""
 
     async def apply(self, settings: TunnelSettings) -> None:
-        """Make the machine agree with these settings: addresses, MTU, routes. Idempotent."""
+        """Make the machine agree with these settings: addresses, MTU, routes, the sockets' mark.
+
+        Idempotent.
+        """
 
     async def resolve(self, endpoint: HostPort) -> list[Address]:
         """Resolve a name over the permitted interface only, in order of preference.

@@ -371,7 +371,10 @@ class Device:
             peer.timers.keepalive_now = bool(peer.timers.interval) and not peer.has_endpoint
             peer.has_endpoint = True
         if change.replace_allowed_ips:
-            self.peers.clear_allowed(peer)
+            # Those that come again stay: in between their packets would find no peer.
+            wanted = {network for adds, network in change.allowed_ips if adds}
+            for network in [one for one in peer.allowed_ips if one not in wanted]:
+                self.peers.disallow(peer, network)
         for adds, network in change.allowed_ips:
             (self.peers.allow if adds else self.peers.disallow)(peer, network)
         if change.persistent_keepalive is not None:

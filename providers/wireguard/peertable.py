@@ -75,10 +75,3 @@ class PeerTable:
         if network in peer.allowed_ips:
             self._engine.disallow(peer.id, network)
             del peer.allowed_ips[network], self._owners[network]
-
-    def clear_allowed(self, peer: Peer) -> None:
-        """Take all networks from a peer."""
-        self._engine.clear_allowed(peer.id)
-        for network in peer.allowed_ips:
-            del self._owners[network]
-        peer.allowed_ips.clear()

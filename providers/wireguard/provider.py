@@ -295,42 +295,55 @@ class WireGuardProvider(PacketTunnelProvider):
         try:
             numbered = _numbered(change)
             check_change(numbered)
-            old_port, settings = outer.port, tunnel_settings(config)
+            old_port = outer.port
             if config.interface.listen_port != old.interface.listen_port:
                 self._set_port(config.interface.listen_port)
             try:
-                await self.context.apply(settings)
+                await self._apply(tunnel_settings(config))
             except BaseException:
                 self._set_port(old_port)
-                if self._settings is not None:
-                    with contextlib.suppress(TunnelError, OSError):
-                        await self.context.apply(self._settings)
                 raise
-            self._settings = settings
             self.device.configure(numbered, self.engine.now())
         finally:
             change.wipe()
-        self._attach_outer()
         self._look_up(config, old)
         self._settle()
 
-    def _set_port(self, port: int) -> None:
+    async def _apply(self, settings: TunnelSettings) -> None:
+        """Go over to other settings; on an error the old ones are made again.
+
+        While rules and the sockets' mark do not agree, our own packets would be routed into the
+        tunnel, and in it again, so that meanwhile none leaves.
+        """
+        old = self._settings
+        if settings == old:
+            return
+        self.engine.detach_outer(_PATH)
         try:
-            self.context.outer.set_port(port)
+            await self.context.apply(settings)
+            self._settings = settings
+        except BaseException:
+            if old is not None:
+                with contextlib.suppress(TunnelError, OSError):
+                    await self.context.apply(old)
+            raise
         finally:
             self._attach_outer()
             self.context.outer.release()
 
-    async def _set_mark(self, mark: int) -> None:
+    def _set_port(self, port: int) -> None:
+        before = self.context.outer.pairs
         try:
-            self.context.outer.set_mark(mark)
-            if self._settings is not None:
-                settings = replace(self._settings, fwmark=mark)
-                await self.context.apply(settings)
-                self._settings = settings
+            self.context.outer.set_port(port)
         finally:
-            self._attach_outer()
+            if self.context.outer.pairs != before:
+                self._attach_outer()
             self.context.outer.release()
+
+    async def _set_mark(self, mark: int) -> None:
+        """Take the mark that was asked for; under a default route 0 means one of our choice."""
+        if self._settings is not None:
+            await self._apply(replace(self._settings, fwmark=mark))
 
     # ---- reports ----
 

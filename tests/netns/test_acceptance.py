@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.netns.world import (
     World,
     everything_through_the_tunnel,
     make_world,
+    wg,
 )
 from tools.netlab import Lab
 
@@ -96,3 +99,52 @@ def test_a_path_without_the_endpoints_ip_version_is_told(world: World) -> None:
     tunneld.expect("connected")
     assert world.outer("wlan0") == 0
     assert tunneld.end() == 0
+
+
+@pytest.mark.parametrize("binding", [(), ("--bind", "cellular")], ids=["unbound", "bound"])
+def test_the_same_configuration_again_costs_no_packet(
+    world: World, tmp_path: Path, binding: tuple[str, ...]
+) -> None:
+    """`wg syncconf` always names port, mark and allowed IPs; nothing may be taken away for that.
+
+    With the mark taken off for a moment the tunnel's own packets would go round in the tunnel.
+    """
+    everything_through_the_tunnel(world)
+    tunneld = world.start(*binding)
+    tunneld.expect("connected")
+    same = tmp_path / "same.conf"
+    port = wg(f"show {world.interface} listen-port")
+    lines = [line for line in world.config.read_text().splitlines() if "Address" not in line]
+    same.write_text("\n".join([lines[0], f"ListenPort = {port}", *lines[1:], ""]))
+    before = tunnelctl(world.client, "stats", world.interface)["counters"]
+    pings = world.client.start(f"ping -q -i 0.005 -c 400 {INNER}", stdout=subprocess.PIPE)
+    while pings.poll() is None:
+        world.client.run(f"wg syncconf {world.interface} {same}")
+    assert b" 0% packet loss" in pings.communicate()[0]
+    after = tunnelctl(world.client, "stats", world.interface)["counters"]
+    assert after["tx_packets"] - before["tx_packets"] <= 400
+    assert after["tx_no_socket"] == before["tx_no_socket"]
+    assert tunneld.end() == 0
+    assert world.leftovers() == []
+
+
+def test_another_mark_does_not_send_the_tunnel_into_itself(world: World) -> None:
+    everything_through_the_tunnel(world)
+    tunneld = world.start()
+    tunneld.expect("connected")
+    pings = world.client.start(f"ping -q -i 0.005 -c 300 {INNER}", stdout=subprocess.PIPE)
+    for mark in itertools.cycle((0x99, 0, 0x77)):
+        world.client.run(f"wg set {world.interface} fwmark {mark}")
+        if pings.poll() is not None:
+            break
+    counters = tunnelctl(world.client, "stats", world.interface)["counters"]
+    assert counters["tx_packets"] <= 300
+    world.client.run(f"wg set {world.interface} fwmark 0x99")
+    assert "fwmark 0x99" in world.client.ip("rule")
+    assert wg(f"show {world.interface} fwmark") == "0x99"
+    assert world.ping()
+    world.client.run(f"wg set {world.interface} fwmark 0")
+    assert wg(f"show {world.interface} fwmark") != "off"  # the default route needs one
+    assert world.ping()
+    assert tunneld.end() == 0
+    assert world.leftovers() == []

@@ -220,10 +220,12 @@ class TunnelSession:
         return self._watch.mtu
 
     async def apply(self, settings: TunnelSettings) -> None:
-        """Make the machine agree with these settings. Idempotent."""
+        """Make the machine and the sockets' mark agree with these settings. Idempotent."""
         if self._manage:
             await self._underlay.apply(settings)
             self._watch.look()
+        elif self.outer.mark != settings.fwmark:
+            self.outer.set_mark(settings.fwmark)
 
     async def resolve(self, endpoint: HostPort) -> list[Address]:
         """Resolve an endpoint's name over the permitted interface only."""
