@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -61,17 +61,26 @@ Endpoint = [2001:db8::1]:1
 
 
 class RealDevice:
-    """The provider's device over a native engine that has no links and no sockets."""
+    """The provider's device over a native engine that has no links and no sockets.
+
+    Port and mark, which are the sockets' and not the device's, are only noted.
+    """
 
     def __init__(self) -> None:
         self.engine = Engine()
         self.device = Device(self.engine, wall=time.time_ns)
+        self.listen_port = self.fwmark = 0
 
     def get_snapshot(self) -> DeviceSnapshot:
-        return self.device.snapshot()
+        known = self.device.snapshot()
+        return replace(known, listen_port=self.listen_port, fwmark=self.fwmark)
 
     async def configure(self, change: DeviceChange) -> None:
         self.device.configure(change, self.engine.now())
+        if change.listen_port is not None:
+            self.listen_port = change.listen_port
+        if change.fwmark is not None:
+            self.fwmark = change.fwmark
 
     def close(self) -> None:
         self.device.close()
