@@ -22,6 +22,9 @@ from bench.measures import MEASURES, Run
 from bench.report import NO_TUNNEL, Result
 
 
+IDLE = 0.9  # share of idle time that counts as a quiet machine
+
+
 def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.sidebyside", description=__doc__)
     add = parser.add_argument
@@ -34,6 +37,8 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     add("--measures", help=f"comma list of {', '.join(MEASURES)}; default: all")
     add("--veth-offloads", choices=("on", "off"), default="on", help="off: as over a real wire")
     add("--quick", action="store_true", help="3 rounds of 2 s: to see that it works")
+    add("--patience", type=float, default=0.0, metavar="SECONDS",
+        help="before each turn, wait at most so long for the machine to be idle")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write everything here too")
     options = parser.parse_args(words)
     if options.quick:
@@ -55,6 +60,17 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
 
 def _processor_times() -> list[int]:
     return [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+
+
+def _wait_for_quiet(patience: float) -> None:
+    """Wait until the processors were idle for a second, or `patience` is at its end."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = _processor_times()
+        time.sleep(1)
+        spent = [after - start for start, after in zip(before, _processor_times(), strict=True)]
+        if spent[3] + spent[4] > IDLE * sum(spent):
+            return
 
 
 def _machine(offloads: str) -> dict[str, str]:
@@ -84,6 +100,7 @@ def side_by_side(options: argparse.Namespace) -> Result:
             turn = number % len(subjects)
             for subject in subjects[turn:] + subjects[:turn]:
                 name = subject.name if subject else NO_TUNNEL
+                _wait_for_quiet(options.patience)
                 begun = time.monotonic()
                 run = Run(wire, None, options.seconds, options.pings)
                 run.small_start = starts.get(name, run.small_start)
