@@ -21,7 +21,6 @@ from bench.lab import MTU, tunnelled, wired
 from bench.measures import MEASURES, Run
 from bench.report import NO_TUNNEL, Result
 
-
 IDLE = 0.9  # share of idle time that counts as a quiet machine
 
 
