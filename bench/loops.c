@@ -21,11 +21,11 @@ typedef struct {
     uint8_t plain[BATCH][ROOM], sealed[BATCH][ROOM];
 } bench_aead;
 
-SHOWN bench_aead *bench_aead_new(uint32_t length) {
+SHOWN bench_aead *bench_aead_new(uint32_t length, uint32_t flags) {
     bench_aead *bench = calloc(1, sizeof *bench);
     if (!bench)
         return NULL;
-    bench->aead = tc_aead_new();
+    bench->aead = tc_aead_new(flags);
     bench->length = length;
     memset(bench->key, 7, sizeof bench->key);
     for (uint32_t i = 0; i < BATCH; i++) {

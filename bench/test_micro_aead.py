@@ -9,15 +9,28 @@ from typing import Any
 import pytest
 
 from tunnel import open_, seal
+from tunnel.engine import NO_AVX2, NO_AVX512
+from tunnel.primitives import crypto_name
 
 SIZES = (64, 512, 1420)
 BATCH, BATCHES = 64, 16
 KEY = bytes(range(32))
+CHOICES = {"avx512": 0, "avx2": NO_AVX512, "libcrypto": NO_AVX512 | NO_AVX2}
+
+
+@pytest.fixture(params=CHOICES)
+def flags(request: pytest.FixtureRequest) -> int:
+    choice: int = CHOICES[request.param]
+    if crypto_name(choice) != request.param:
+        pytest.skip(f"this processor has no {request.param}")
+    return choice
 
 
 @pytest.fixture(params=SIZES)
-def batch(request: pytest.FixtureRequest, loops: ctypes.CDLL) -> Iterator[ctypes.c_void_p]:
-    made = ctypes.c_void_p(loops.bench_aead_new(request.param))
+def batch(
+    request: pytest.FixtureRequest, loops: ctypes.CDLL, flags: int
+) -> Iterator[ctypes.c_void_p]:
+    made = ctypes.c_void_p(loops.bench_aead_new(request.param, flags))
     assert made.value
     yield made
     loops.bench_aead_free(made)

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
-PRIMITIVES = ("mac", "limiter", "replay", "checksum", "wipe")
+KERNEL_FILES = ("aead_kernel", "chacha_avx512", "chacha_avx2", "poly_avx512", "poly_avx2")
+PRIMITIVES = ("mac", "limiter", "replay", "checksum", "wipe", *KERNEL_FILES)
 
 
 class Endpoint(ctypes.Structure):
@@ -38,6 +39,48 @@ class Replay(ctypes.Structure):
     _fields_ = (("newest", ctypes.c_uint64), ("bitmap", ctypes.c_uint64 * 128))
 
 
+class ChachaRun(ctypes.Structure):
+    """`tc_chacha_run` of aead_kernel.h."""
+
+    _fields_ = (
+        ("key", ctypes.c_char_p),
+        ("counters", ctypes.c_uint32 * 4),
+        ("in_", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("bytes", ctypes.c_uint32),
+    )
+
+
+class PolyMessage(ctypes.Structure):
+    """`tc_poly_message` of aead_kernel.h."""
+
+    _fields_ = (
+        ("key", ctypes.c_char_p),
+        ("data", ctypes.c_char_p),
+        ("length", ctypes.c_uint32),
+        ("end", ctypes.c_uint64 * 2),
+    )
+
+
+class Kernel(ctypes.Structure):
+    """`tc_aead_kernel` of aead_kernel.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("lanes", ctypes.c_uint32),
+        ("width", ctypes.c_uint32),
+        ("least", ctypes.c_uint32),
+        ("crypt", ctypes.CFUNCTYPE(None, ctypes.POINTER(ChachaRun), ctypes.c_size_t)),
+        (
+            "authenticate",
+            ctypes.CFUNCTYPE(None, ctypes.POINTER(PolyMessage), ctypes.c_size_t, ctypes.c_char_p),
+        ),
+    )
+
+
+KERNELS = ("avx512", "avx2")
+
+
 @functools.cache
 def native_library() -> ctypes.CDLL:
     """Return the library; skips the test where there is no compiler."""
@@ -58,6 +101,8 @@ def native_library() -> ctypes.CDLL:
         )
         library = ctypes.CDLL(str(path))  # stays mapped when the file goes
     word, pointer = ctypes.c_uint64, ctypes.c_void_p
+    for name in KERNELS:
+        getattr(library, f"tc_kernel_{name}").restype = ctypes.POINTER(Kernel)
     for name, result, arguments in (
         ("tc_mac_new", pointer, ()),
         ("tc_mac_free", None, (pointer,)),

@@ -15,6 +15,8 @@ class _Library:
     TC_NO_UDP_GRO: int
     TC_NO_COALESCE_TCP: int
     TC_NO_COALESCE_UDP: int
+    TC_NO_AVX512: int
+    TC_NO_AVX2: int
     TC_LINK_VNET_HDR: int
     TC_LINK_USO: int
     TC_EVENT_MESSAGE: int
@@ -77,6 +79,7 @@ class _Library:
     def tc_hchacha20(self, key: Any, nonce: Any, out: Any) -> None: ...
     def tc_seal(self, key: Any, counter: Any, in_: Any, length: Any, out: Any) -> int: ...
     def tc_open(self, key: Any, counter: Any, in_: Any, length: Any, out: Any) -> int: ...
+    def tc_crypto_name(self, flags: Any) -> Any: ...
     def tc_wipe(self, memory: Any, length: Any) -> None: ...
 
 lib: _Library

@@ -106,6 +106,12 @@ def open_(key: Buffer, counter: int, data: Buffer) -> bytes:
     return bytes(out)
 
 
+def crypto_name(flags: int = 0) -> str:
+    """Return what an engine with these flags seals and opens packets with."""
+    name: bytes = ffi.string(lib.tc_crypto_name(flags))
+    return name.decode()
+
+
 def parse(packet: Buffer) -> ParsedPacket:
     """Parse an IP packet. Raises ValueError when it is malformed."""
     out = ffi.new("tc_packet *")

@@ -15,11 +15,13 @@
 #define TC_MESSAGE_MAX 160
 #define TC_NO_PEER 0xffffffff
 
-/* tc_options.flags: each forces the fallback of one kernel facility. */
+/* tc_options.flags: each forces the fallback of one facility of the kernel or the processor. */
 #define TC_NO_UDP_SEGMENT 1
 #define TC_NO_UDP_GRO 2
 #define TC_NO_COALESCE_TCP 4
 #define TC_NO_COALESCE_UDP 8
+#define TC_NO_AVX512 16
+#define TC_NO_AVX2 32
 
 /* Link flags. With TC_LINK_VNET_HDR every read and write on the link starts with the 10-byte
  * struct virtio_net_hdr of linux/virtio_net.h, and a unit may be a super-segment of up to 64 KB. */
@@ -199,5 +201,7 @@ int tc_parse(const uint8_t *packet, uint32_t length, tc_packet *out);
 void tc_hchacha20(const uint8_t *key, const uint8_t *nonce, uint8_t *out);
 int tc_seal(const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
 int tc_open(const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
+/* What an engine with these flags seals and opens packets with: "avx512", "avx2", "libcrypto". */
+const char *tc_crypto_name(uint32_t flags);
 /* Overwrites memory in a way that the compiler may not drop. */
 void tc_wipe(uint8_t *memory, uint32_t length);

@@ -1,24 +1,43 @@
-/* ChaCha20-Poly1305 through libcrypto: one cipher context each way a thread, keyed and given its
- * nonce anew for every packet. A key costs ChaCha20 nothing but a copy, so contexts need not
- * belong to sessions. */
+/* The packet AEAD: vector code over batches where the processor has it, libcrypto for the rest.
+ *
+ * libcrypto has one cipher context each way a thread, keyed and given its nonce anew for every
+ * packet. A key costs ChaCha20 nothing but a copy, so contexts need not belong to sessions. A
+ * packet or two by themselves go through it in any case: the vector code works on many at once, or
+ * wastes its width. */
 #include "aead.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 
-#define TC_NONCE_BYTES 12
+#include "aead_kernel.h"
 
 struct tc_aead {
+    const tc_aead_kernel *kernel; /* or NULL */
     EVP_CIPHER *cipher;
     EVP_CIPHER_CTX *seal;
     EVP_CIPHER_CTX *open;
 };
 
-tc_aead *tc_aead_new(void) {
+static const tc_aead_kernel *choose(uint32_t flags) {
+    const tc_aead_kernel *kernel = NULL;
+    if (!(flags & TC_NO_AVX512))
+        kernel = tc_kernel_avx512();
+    if (!kernel && !(flags & TC_NO_AVX2))
+        kernel = tc_kernel_avx2();
+    return kernel;
+}
+
+const char *tc_crypto_name(uint32_t flags) {
+    const tc_aead_kernel *kernel = choose(flags);
+    return kernel ? kernel->name : "libcrypto";
+}
+
+tc_aead *tc_aead_new(uint32_t flags) {
     tc_aead *aead = calloc(1, sizeof *aead);
     if (!aead)
         return NULL;
+    aead->kernel = choose(flags);
     aead->cipher = EVP_CIPHER_fetch(NULL, "ChaCha20-Poly1305", NULL);
     aead->seal = EVP_CIPHER_CTX_new();
     aead->open = EVP_CIPHER_CTX_new();
@@ -39,12 +58,11 @@ void tc_aead_free(tc_aead *aead) {
     free(aead);
 }
 
-/* One call sets key and nonce: 130 ns, of which a kept key would save 20. */
 /* Readies a context for a job. `keyed` is the key that it holds, NULL for none or unknown: giving
  * it the same one again would cost a tenth of a packet. Keys are told apart by their place, which
  * means something within one batch only. */
 static bool begin(EVP_CIPHER_CTX *ctx, const uint8_t **keyed, const tc_aead_job *job) {
-    uint8_t nonce[TC_NONCE_BYTES] = {0};
+    uint8_t nonce[12] = {0};
     tc_put_le64(nonce + 4, job->counter);
     const uint8_t *key = job->key == *keyed ? NULL : job->key;
     *keyed = NULL;
@@ -54,19 +72,13 @@ static bool begin(EVP_CIPHER_CTX *ctx, const uint8_t **keyed, const tc_aead_job 
     return true;
 }
 
-int tc_aead_seal(tc_aead *aead, tc_aead_job *jobs, size_t count) {
-    const uint8_t *keyed = NULL;
-    for (size_t i = 0; i < count; i++) {
-        tc_aead_job *job = &jobs[i];
-        int length = 0;
-        if (!begin(aead->seal, &keyed, job) ||
-            EVP_EncryptUpdate(aead->seal, job->out, &length, job->in, (int)job->length) != 1 ||
-            EVP_EncryptFinal_ex(aead->seal, job->out + length, &length) != 1 ||
-            EVP_CIPHER_CTX_ctrl(aead->seal, EVP_CTRL_AEAD_GET_TAG, TC_TAG_BYTES,
-                                job->out + job->length) != 1)
-            return -EIO;
-    }
-    return 0;
+static bool seal_one(EVP_CIPHER_CTX *ctx, const uint8_t **keyed, const tc_aead_job *job) {
+    int length = 0;
+    return begin(ctx, keyed, job) &&
+           EVP_EncryptUpdate(ctx, job->out, &length, job->in, (int)job->length) == 1 &&
+           EVP_EncryptFinal_ex(ctx, job->out + length, &length) == 1 &&
+           EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, TC_TAG_BYTES, job->out + job->length) ==
+               1;
 }
 
 static bool open_one(EVP_CIPHER_CTX *ctx, const uint8_t **keyed, const tc_aead_job *job) {
@@ -85,22 +97,43 @@ static bool open_one(EVP_CIPHER_CTX *ctx, const uint8_t **keyed, const tc_aead_j
     return false;
 }
 
+/* How many of the batch are for the vector code: the rest is too few for it. */
+static size_t batched(const tc_aead *aead, size_t count) {
+    if (!aead->kernel)
+        return 0;
+    size_t last = count % TC_BATCH_GROUP;
+    return last < aead->kernel->least ? count - last : count;
+}
+
+int tc_aead_seal(tc_aead *aead, tc_aead_job *jobs, size_t count) {
+    const uint8_t *keyed = NULL;
+    size_t i = batched(aead, count);
+    if (i)
+        tc_batch_seal(aead->kernel, jobs, i);
+    for (; i < count; i++)
+        if (!seal_one(aead->seal, &keyed, &jobs[i]))
+            return -EIO;
+    return 0;
+}
+
 size_t tc_aead_open(tc_aead *aead, tc_aead_job *jobs, size_t count) {
     const uint8_t *keyed = NULL;
-    size_t right = 0;
-    for (size_t i = 0; i < count; i++) {
+    size_t i = batched(aead, count), right = 0;
+    if (i)
+        right = tc_batch_open(aead->kernel, jobs, i);
+    for (; i < count; i++) {
         jobs[i].ok = open_one(aead->open, &keyed, &jobs[i]);
         right += jobs[i].ok;
     }
     return right;
 }
 
-/* The single operations of tunnel_core.h make a context each time: for tests and benchmarks. */
+/* The single operations of tunnel_core.h make a context each time: for handshakes and tests. */
 int tc_seal(const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length,
             uint8_t *out) {
     if (length > INT32_MAX)
         return -EINVAL;
-    tc_aead *aead = tc_aead_new();
+    tc_aead *aead = tc_aead_new(0);
     tc_aead_job job = {.key = key, .counter = counter, .in = in, .out = out, .length = length};
     int result = aead ? tc_aead_seal(aead, &job, 1) : -ENOMEM;
     tc_aead_free(aead);
@@ -111,7 +144,7 @@ int tc_open(const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t le
             uint8_t *out) {
     if (length > INT32_MAX)
         return -EINVAL;
-    tc_aead *aead = tc_aead_new();
+    tc_aead *aead = tc_aead_new(0);
     tc_aead_job job = {.key = key, .counter = counter, .in = in, .out = out, .length = length};
     int result = !aead ? -ENOMEM : tc_aead_open(aead, &job, 1) == 1 ? 0 : -EBADMSG;
     tc_aead_free(aead);

@@ -1,6 +1,6 @@
 /* ChaCha20-Poly1305 over batches of packets (RFC 8439), nonce = 4 zero bytes and the counter in
  * little-endian, no associated data, as WireGuard's data messages use it. The batch is the unit of
- * the interface so that vector code may work on many packets at once. */
+ * the interface, since vector code works on many packets at once where the processor has it. */
 #ifndef TC_AEAD_H
 #define TC_AEAD_H
 
@@ -19,7 +19,8 @@ typedef struct {
     bool ok;         /* set by tc_aead_open: the tag was right; otherwise out is zeros */
 } tc_aead_job;
 
-tc_aead *tc_aead_new(void); /* NULL when memory or the algorithm is missing */
+/* flags: TC_NO_AVX512 and TC_NO_AVX2. NULL when memory or the algorithm is missing. */
+tc_aead *tc_aead_new(uint32_t flags);
 void tc_aead_free(tc_aead *aead);
 int tc_aead_seal(tc_aead *aead, tc_aead_job *jobs, size_t count);    /* 0 or -EIO */
 size_t tc_aead_open(tc_aead *aead, tc_aead_job *jobs, size_t count); /* how many were right */

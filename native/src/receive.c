@@ -16,7 +16,7 @@ int tc_receiver_init(tc_receiver *receiver, tc_engine *engine, const tc_link *li
     memset(receiver, 0, sizeof *receiver);
     receiver->engine = engine;
     receiver->counters = counters;
-    receiver->aead = tc_aead_new();
+    receiver->aead = tc_aead_new(engine->options.flags);
     receiver->mac = tc_mac_new();
     receiver->buffer = aligned_alloc(64, TC_RECEIVE_BYTES);
     if (!receiver->aead || !receiver->mac || !receiver->buffer)

@@ -19,7 +19,7 @@ int tc_sender_init(tc_sender *sender, tc_engine *engine, const tc_outer *outers,
     sender->counters = counters;
     sender->batch.counters = counters;
     sender->batch.events = &engine->events;
-    sender->aead = tc_aead_new();
+    sender->aead = tc_aead_new(engine->options.flags);
     sender->buffer = aligned_alloc(64, TC_SEND_BYTES);
     return sender->aead && sender->buffer ? 0 : -ENOMEM;
 }

@@ -19,7 +19,7 @@ static void set_up(void) {
     MUST(tc_allowed_add(engine, 0, 4, any, 0) == 0 && tc_allowed_add(engine, 0, 6, any, 0) == 0);
     engine->workers[0].link =
         (tc_link){.fd = open("/dev/null", O_WRONLY), .flags = TC_LINK_VNET_HDR | TC_LINK_USO};
-    aead = tc_aead_new();
+    aead = tc_aead_new(0);
     MUST(aead);
 }
 

@@ -110,9 +110,11 @@ static void open_batch(tc_aead *aead, size_t count, bool in_place, uint32_t forg
     }
 }
 
-static void test_batches(tc_aead *aead) {
-    for (long round = 0; round < 400; round++) {
+static void test_batches(tc_aead *aead, long wanted) {
+    long round = 0;
+    for (long done = 0; done < wanted; round++) {
         size_t count = check_below(4) ? check_below(BATCH) + 1 : 1;
+        done += (long)count;
         make_batch(count, check_below(2));
         seal_batch(aead, count, check_below(2), round);
         open_batch(aead, count, check_below(2), check_below(3) * 30, round);
@@ -169,6 +171,39 @@ static void test_too_short(tc_aead *aead) {
     CHECK(-1, tc_aead_seal(aead, NULL, 0) == 0, "an empty batch");
 }
 
+/* Everything ends at the end of its memory, where a sanitizer or a guard page is. */
+static void test_bounds(tc_aead *aead) {
+    for (uint32_t length = 0; length < 300; length++) {
+        for (size_t count = 1; count < 5; count++) {
+            make_batch(count, false);
+            for (size_t i = 0; i < count; i++) {
+                packet *p = &packets[i];
+                p->length = length + (uint32_t)i * 17;
+                reference_packet(p->key, p->counter, p->plain, p->length, p->sealed);
+                uint8_t *work = check_copy(p->plain, p->length + TC_TAG_BYTES);
+                jobs[i] = (tc_aead_job){.key = check_copy(p->key, 32),
+                                        .counter = p->counter,
+                                        .in = work,
+                                        .out = work,
+                                        .length = p->length};
+            }
+            CHECK(length, tc_aead_seal(aead, jobs, count) == 0, "seal");
+            for (size_t i = 0; i < count; i++) {
+                jobs[i].length += TC_TAG_BYTES;
+                CHECK(length, memcmp(jobs[i].out, packets[i].sealed, jobs[i].length) == 0,
+                      "packet %zu of %zu", i, count);
+            }
+            CHECK(length, tc_aead_open(aead, jobs, count) == count, "open");
+            for (size_t i = 0; i < count; i++) {
+                CHECK(length, memcmp(jobs[i].out, packets[i].plain, packets[i].length) == 0,
+                      "packet %zu of %zu", i, count);
+                free(jobs[i].out);
+                free((void *)(uintptr_t)jobs[i].key);
+            }
+        }
+    }
+}
+
 static void test_single(void) {
     packet *p = &packets[0];
     make_batch(1, true);
@@ -181,16 +216,26 @@ static void test_single(void) {
     CHECK(6, tc_open(p->key, p->counter, p->sealed, 15, p->work) < 0, "too short");
 }
 
-int main(void) {
-    tc_aead *aead = tc_aead_new();
+static void test_all(uint32_t flags, long wanted) {
+    printf("%s\n", tc_crypto_name(flags));
+    tc_aead *aead = tc_aead_new(flags);
     if (!aead)
-        return 1;
-    test_batches(aead);
+        abort();
+    test_batches(aead, wanted);
     test_every_length(aead);
     test_every_bit(aead);
     test_too_short(aead);
-    test_single();
+    test_bounds(aead);
     tc_aead_free(aead);
+}
+
+int main(int argc, char **argv) {
+    long wanted = argc > 1 ? atol(argv[1]) : 10000;
+    static const uint32_t CHOICES[] = {0, TC_NO_AVX512, TC_NO_AVX512 | TC_NO_AVX2};
+    for (size_t i = 0; i < ROWS(CHOICES); i++)
+        if (i == 0 || strcmp(tc_crypto_name(CHOICES[i]), tc_crypto_name(CHOICES[i - 1])) != 0)
+            test_all(CHOICES[i], wanted);
+    test_single();
     tc_aead_free(NULL);
     return CHECK_DONE();
 }

@@ -1,0 +1,43 @@
+/* Which vector kernels there are, and what a processor needs for each. */
+#include "aead_kernel.h"
+
+#if defined(__x86_64__)
+
+const tc_aead_kernel *tc_kernel_avx512(void) {
+    static const tc_aead_kernel KERNEL = {
+        .name = "avx512",
+        .lanes = 16,
+        .width = 8,
+        .least = 2,
+        .crypt = tc_chacha_avx512,
+        .authenticate = tc_poly_avx512,
+    };
+    bool usable = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("bmi2");
+    return usable ? &KERNEL : NULL;
+}
+
+const tc_aead_kernel *tc_kernel_avx2(void) {
+    static const tc_aead_kernel KERNEL = {
+        .name = "avx2",
+        .lanes = 8,
+        .width = 4,
+        .least = 3,
+        .crypt = tc_chacha_avx2,
+        .authenticate = tc_poly_avx2,
+    };
+    return __builtin_cpu_supports("avx2") ? &KERNEL : NULL;
+}
+
+#else
+
+const tc_aead_kernel *tc_kernel_avx512(void) {
+    return NULL;
+}
+
+const tc_aead_kernel *tc_kernel_avx2(void) {
+    return NULL;
+}
+
+#endif

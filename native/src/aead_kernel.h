@@ -1,0 +1,57 @@
+/* What a vector kernel offers: ChaCha20 over many blocks at once, of one packet or of many, and
+ * Poly1305 over many messages at once (RFC 8439). Both are general; aead_batch.c makes WireGuard's
+ * packets of them, and the tests hold them against every published vector. */
+#ifndef TC_AEAD_KERNEL_H
+#define TC_AEAD_KERNEL_H
+
+#include "aead.h"
+
+#define TC_KERNEL_LANES 16 /* the most blocks that any kernel takes at once */
+#define TC_BLOCK_BYTES 64
+#define TC_BATCH_GROUP 16 /* packets that are worked on together */
+
+/* Consecutive blocks under one key and nonce, the last one perhaps cut short: out = in XOR key
+ * stream. in may be out. */
+typedef struct {
+    const uint8_t *key;
+    uint32_t counters[4]; /* number of the first block, and the nonce as little-endian words */
+    const uint8_t *in;
+    uint8_t *out;
+    uint32_t bytes; /* at least 1 */
+} tc_chacha_run;
+
+/* Authenticates data, padded with zeros to 16 bytes, and then one block of two little-endian words:
+ * the lengths, in the AEAD's construction. */
+typedef struct {
+    const uint8_t *key; /* 32 bytes: r and s */
+    const uint8_t *data;
+    uint32_t length;
+    uint64_t end[2];
+} tc_poly_message;
+
+/* Time and memory accesses depend on lengths alone, never on keys or data. */
+typedef struct {
+    const char *name;
+    uint32_t lanes; /* blocks a call */
+    uint32_t width; /* messages a call */
+    uint32_t least; /* packets at once from which on it is faster than libcrypto */
+    /* The runs have at most `lanes` blocks together. */
+    void (*crypt)(const tc_chacha_run *runs, size_t count);
+    /* At most `width` messages. */
+    void (*authenticate)(const tc_poly_message *messages, size_t count,
+                         uint8_t tags[][TC_TAG_BYTES]);
+} tc_aead_kernel;
+
+void tc_chacha_avx512(const tc_chacha_run *runs, size_t count);
+void tc_chacha_avx2(const tc_chacha_run *runs, size_t count);
+void tc_poly_avx512(const tc_poly_message *messages, size_t count, uint8_t tags[][TC_TAG_BYTES]);
+void tc_poly_avx2(const tc_poly_message *messages, size_t count, uint8_t tags[][TC_TAG_BYTES]);
+
+/* NULL where the processor, or the compiler's target, has no such instructions. */
+const tc_aead_kernel *tc_kernel_avx512(void);
+const tc_aead_kernel *tc_kernel_avx2(void);
+
+void tc_batch_seal(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count);
+size_t tc_batch_open(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count);
+
+#endif

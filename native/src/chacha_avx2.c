@@ -1,0 +1,139 @@
+/* ChaCha20 with AVX2: eight blocks at once, one in each 32-bit lane, as in chacha_avx512.c. There
+ * are no masks here, so a block that is cut short goes through a buffer. */
+#include "aead_kernel.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <stdalign.h>
+
+#define VECTOR __attribute__((target("avx2")))
+#define INLINE VECTOR static inline __attribute__((always_inline))
+
+enum { LANES = 8 };
+
+INLINE __m256i rotated_by_bytes(__m256i x, int bytes) {
+    const __m256i two = _mm256_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2, 13,
+                                        12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2);
+    const __m256i one = _mm256_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3, 14,
+                                        13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3);
+    return _mm256_shuffle_epi8(x, bytes == 2 ? two : one);
+}
+
+INLINE __m256i rotated_by_bits(__m256i x, int bits) {
+    return _mm256_or_si256(_mm256_slli_epi32(x, bits), _mm256_srli_epi32(x, 32 - bits));
+}
+
+INLINE void quarter(__m256i x[16], int a, int b, int c, int d) {
+    x[a] = _mm256_add_epi32(x[a], x[b]);
+    x[d] = rotated_by_bytes(_mm256_xor_si256(x[d], x[a]), 2);
+    x[c] = _mm256_add_epi32(x[c], x[d]);
+    x[b] = rotated_by_bits(_mm256_xor_si256(x[b], x[c]), 12);
+    x[a] = _mm256_add_epi32(x[a], x[b]);
+    x[d] = rotated_by_bytes(_mm256_xor_si256(x[d], x[a]), 1);
+    x[c] = _mm256_add_epi32(x[c], x[d]);
+    x[b] = rotated_by_bits(_mm256_xor_si256(x[b], x[c]), 7);
+}
+
+INLINE void double_round(__m256i x[16]) {
+    quarter(x, 0, 4, 8, 12);
+    quarter(x, 1, 5, 9, 13);
+    quarter(x, 2, 6, 10, 14);
+    quarter(x, 3, 7, 11, 15);
+    quarter(x, 0, 5, 10, 15);
+    quarter(x, 1, 6, 11, 12);
+    quarter(x, 2, 7, 8, 13);
+    quarter(x, 3, 4, 9, 14);
+}
+
+INLINE __m256i word_at(const uint8_t *p) {
+    return _mm256_set1_epi32((int)tc_get_le32(p));
+}
+
+/* Each run sets all lanes from its first one on, and later runs overwrite theirs. Mostly all runs
+ * have one key. */
+INLINE void set_up(__m256i x[16], const tc_chacha_run *runs, size_t count) {
+    static const uint32_t SIGMA[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
+    const __m256i index = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+    int lane = 0;
+    for (int i = 0; i < 4; i++)
+        x[i] = _mm256_set1_epi32((int)SIGMA[i]);
+    for (int w = 0; w < 8; w++)
+        x[4 + w] = word_at(runs->key + 4 * w);
+    for (int w = 0; w < 4; w++)
+        x[12 + w] = _mm256_setzero_si256();
+    for (size_t i = 0; i < count; i++) {
+        const tc_chacha_run *run = &runs[i];
+        __m256i onwards = _mm256_cmpgt_epi32(index, _mm256_set1_epi32(lane - 1));
+        __m256i first = _mm256_set1_epi32((int)run->counters[0] - lane);
+        if (i && run->key != run[-1].key)
+            for (int w = 0; w < 8; w++)
+                x[4 + w] = _mm256_blendv_epi8(x[4 + w], word_at(run->key + 4 * w), onwards);
+        x[12] = _mm256_blendv_epi8(x[12], _mm256_add_epi32(first, index), onwards);
+        for (int w = 1; w < 4; w++)
+            x[12 + w] =
+                _mm256_blendv_epi8(x[12 + w], _mm256_set1_epi32((int)run->counters[w]), onwards);
+        lane += (int)((run->bytes + TC_BLOCK_BYTES - 1) / TC_BLOCK_BYTES);
+    }
+}
+
+/* Word i of block j, for eight words, to 32 bytes of each block's key stream. */
+INLINE void transpose(uint8_t stream[LANES][TC_BLOCK_BYTES], size_t at, const __m256i x[8]) {
+    __m256i t[8];
+    for (int i = 0; i < 8; i += 4) {
+        __m256i a = _mm256_unpacklo_epi32(x[i], x[i + 1]);
+        __m256i b = _mm256_unpackhi_epi32(x[i], x[i + 1]);
+        __m256i c = _mm256_unpacklo_epi32(x[i + 2], x[i + 3]);
+        __m256i d = _mm256_unpackhi_epi32(x[i + 2], x[i + 3]);
+        t[i] = _mm256_unpacklo_epi64(a, c);
+        t[i + 1] = _mm256_unpackhi_epi64(a, c);
+        t[i + 2] = _mm256_unpacklo_epi64(b, d);
+        t[i + 3] = _mm256_unpackhi_epi64(b, d);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm256_store_si256((void *)(stream[i] + at),
+                           _mm256_permute2x128_si256(t[i], t[4 + i], 0x20));
+        _mm256_store_si256((void *)(stream[4 + i] + at),
+                           _mm256_permute2x128_si256(t[i], t[4 + i], 0x31));
+    }
+}
+
+INLINE void xor_half(uint8_t *out, const uint8_t *in, const uint8_t *stream) {
+    _mm256_storeu_si256((void *)out, _mm256_xor_si256(_mm256_loadu_si256((const void *)in),
+                                                      _mm256_load_si256((const void *)stream)));
+}
+
+INLINE void xor_run(const tc_chacha_run *run, uint8_t stream[][TC_BLOCK_BYTES]) {
+    uint32_t at = 0;
+    for (; at + TC_BLOCK_BYTES <= run->bytes; at += TC_BLOCK_BYTES, stream++) {
+        xor_half(run->out + at, run->in + at, *stream);
+        xor_half(run->out + at + 32, run->in + at + 32, *stream + 32);
+    }
+    if (at < run->bytes) {
+        alignas(32) uint8_t rest[TC_BLOCK_BYTES] = {0};
+        memcpy(rest, run->in + at, run->bytes - at);
+        xor_half(rest, rest, *stream);
+        xor_half(rest + 32, rest + 32, *stream + 32);
+        memcpy(run->out + at, rest, run->bytes - at);
+    }
+}
+
+VECTOR void tc_chacha_avx2(const tc_chacha_run *runs, size_t count) {
+    alignas(32) uint8_t stream[LANES][TC_BLOCK_BYTES];
+    __m256i x[16], start[16];
+    set_up(start, runs, count);
+    for (int i = 0; i < 16; i++)
+        x[i] = start[i];
+    for (int i = 0; i < 10; i++)
+        double_round(x);
+    for (int i = 0; i < 16; i++)
+        x[i] = _mm256_add_epi32(x[i], start[i]);
+    transpose(stream, 0, x);
+    transpose(stream, 32, x + 8);
+    for (size_t i = 0, lane = 0; i < count; i++) {
+        xor_run(&runs[i], &stream[lane]);
+        lane += (runs[i].bytes + TC_BLOCK_BYTES - 1) / TC_BLOCK_BYTES;
+    }
+}
+
+#endif
