@@ -329,8 +329,9 @@ class Connection(Endpoint):
         self._heard_at = now
         self._probes = 0
         if ack >= sender.una:
-            bare = not segment.length and window == sender.window
-            sender.acknowledge(self._ack_of(segment, ack, now), now, bare=bare)
+            if sender.nxt > sender.una:
+                bare = not segment.length and window == sender.window
+                sender.acknowledge(self._ack_of(segment, ack, now), now, bare=bare)
             sender.update_window(sequence, ack, window)
             if self._write_refused and 2 * sender.buffer.room >= sender.buffer.limit:
                 self._write_refused = False

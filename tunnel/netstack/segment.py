@@ -43,6 +43,9 @@ class Flag(IntFlag):
     CWR = 0x80
 
 
+_LENGTH: Final = (0, 1, 1, 2)  # of the control bits FIN and SYN, the lowest two
+
+
 class Options(NamedTuple):
     """The options that the stack knows; others are skipped (RFC 9293, section 3.1)."""
 
@@ -99,7 +102,7 @@ class Segment(NamedTuple):
     @property
     def length(self) -> int:
         """Sequence space taken: the payload, and one each for SYN and FIN (SEG.LEN)."""
-        return len(self.payload) + bool(self.flags & Flag.SYN) + bool(self.flags & Flag.FIN)
+        return len(self.payload) + _LENGTH[self.flags & 3]
 
 
 def parse(data: memoryview, *, congested: bool = False) -> Segment | None:
