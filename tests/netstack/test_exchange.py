@@ -141,3 +141,44 @@ def test_a_small_path_mtu_found_late() -> None:
         made.run()
         assert b.received == data
         assert made.connections[0].segment_size == 488
+
+
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_heavy_loss_does_not_leave_the_timer_backed_off(timestamps: bool) -> None:
+    """Where everything is lost once, no sample ends the backing off; progress has to."""
+    for seed in range(8):
+        settings = Settings(timestamps=timestamps, selective=False, congestion="newreno")
+        made = exchange(seed, size=30_000, settings=settings, path={"loss": 0.3, "jitter": MS})
+        assert made.now < 300 * 10**9
+
+
+def test_arbitrary_settings_on_arbitrary_paths() -> None:
+    for seed in range(60):
+        random = Random(seed)
+
+        def arbitrary(random: Random = random) -> Settings:
+            window = random.choice((100, 1500, 9000, 65_535))
+            return Settings(
+                timestamps=random.random() < 0.7,
+                selective=random.random() < 0.8,
+                scaling=random.random() < 0.7,
+                ecn=random.random() < 0.3,
+                nodelay=random.random() < 0.5,
+                pacing=random.random() < 0.8,
+                congestion=random.choice(("bbr", "cubic", "newreno")),
+                segment=random.choice((200, 536, 1360, 9000)),
+                receive_buffer=window,
+                receive_most=max(window, random.choice((0, 1 << 20))),
+                send_buffer=random.choice((2_000, 100_000)),
+            )
+
+        path: dict[str, int | float] = {
+            "loss": random.choice((0.0, 0.01, 0.1)),
+            "jitter": random.choice((0, MS, 20 * MS)),
+            "duplication": random.choice((0.0, 0.1)),
+            "reordering": random.choice((0.0, 0.2)),
+            "rate": random.choice((0, MBIT, 10 * MBIT)),
+            "delay": random.choice((MS // 10, 10 * MS, 300 * MS)),
+            "tick": random.choice((0, MS)),
+        }
+        exchange(seed, size=random.randrange(8_000), settings=(arbitrary(), arbitrary()), path=path)

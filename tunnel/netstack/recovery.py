@@ -127,6 +127,7 @@ class Recovery:
             fresh = [r for r in flight.acknowledge(ack.position) if not r.sacked]
             self.una = ack.position
             self._rto_base = self.progress_at = now
+            self.trip.end_back_off()
         for start, end in ack.sack:
             fresh += flight.select(start, end)
         delivered = self._note_delivery(fresh, now)
@@ -157,9 +158,14 @@ class Recovery:
         return delivered
 
     def _round_trip(self, fresh: list[Sent], ack: Ack, now: int, *, advanced: bool) -> int:
-        """Karn's rule: from a record sent once, else from the echoed timestamp."""
-        sent_at = max((r.sent_at for r in fresh if r.transmissions == 1), default=0)
-        if not sent_at and advanced:
+        """Karn's rule: from records sent once, else from the echoed timestamp.
+
+        Beside a retransmission even a record sent once tells little: it may have waited behind it.
+        """
+        sent_at = 0
+        if all(record.transmissions == 1 for record in fresh):
+            sent_at = max((record.sent_at for record in fresh), default=0)
+        elif advanced:
             sent_at = ack.echoed_at
         if not sent_at or now < sent_at:
             return 0

@@ -58,3 +58,10 @@ class RoundTrip:
         """Double the timeout after it has fired (5.5)."""
         if self.timeout < MAX_RTO:
             self._backoff += 1
+
+    def end_back_off(self) -> None:
+        """Something new was acknowledged: the path carries again.
+
+        RFC 6298 waits for a sample, which may never come where every segment is lost once.
+        """
+        self._backoff = 0
