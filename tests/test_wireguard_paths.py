@@ -41,6 +41,21 @@ def test_a_new_path_resets_a_series_that_waits():
     assert a.peer(b).phase is Phase.UP
 
 
+def test_a_path_that_changes_in_steps_costs_no_retry():
+    """Peers drop an initiation that comes within 20 ms of another: they would be quiet for 5 s."""
+    world = World()
+    a, b = world.pair()
+    a.send(b)
+    for _ in range(5):
+        a.device.path_changed(world.clock.now)
+        world.run(0.005)
+    world.run(0.5)
+    assert a.peer(b).phase is Phase.UP
+    assert a.device.counts["handshake_unsolicited"] == 0
+    assert b.device.counts["handshake_flooded"] == 0
+    assert b.device.counts["handshake_replayed"] == 0
+
+
 def test_a_new_path_stirs_nobody_that_was_not_talked_to():
     world = World()
     a, _ = world.pair()

@@ -226,3 +226,14 @@ def test_restart_begins_at_once_whatever_was_under_way():
     timers = state(**SERIES)
     timers.restart()
     assert decide(timers, QUIET, ns(101)).actions == (Action.INITIATE,)
+
+
+def test_restart_keeps_the_distance_that_peers_ask_for():
+    timers = TimerState()
+    timers.initiated(ns(100), 0)
+    timers.restart()
+    assert decide(timers, QUIET, ns(100.05)).actions == ()
+    assert decide(timers, QUIET, ns(100.05)).deadline == ns(100.1)
+    assert decide(timers, QUIET, ns(100.1)).actions == (Action.INITIATE,)
+    timers.completed()  # the first one was answered meanwhile
+    assert decide(timers, QUIET, ns(100.1)).actions == ()

@@ -36,6 +36,8 @@ KEEPALIVE_MAX_SECONDS: Final = 65535
 COOKIE_SECRET_TIME: Final = 120 * SECOND
 COOKIE_USE_TIME: Final = 115 * SECOND  # less than the secret's life by the longest way of a message
 INITIATION_INTERVAL: Final = 20 * MILLISECOND  # one initiation of a peer in this time is processed
+#: Between two initiations of ours in any case, so that on no path they arrive closer than that.
+INITIATION_SPACING: Final = 100 * MILLISECOND
 
 # ---- identifiers (5.4) ----
 PROTOCOL_NAME: Final = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"

@@ -19,7 +19,8 @@ and the device reports these events:
   derived      keys were agreed upon    (as responder, not yet confirmed)
   completed    a session is confirmed   (ends the series)
   given_up     the series has failed
-  restart      the path is another one  (begin again at once)
+  restart      the path is another one  (begin again at once; but a peer drops what comes too soon
+                                         after another initiation, and a path seldom changes once)
 
 The engine keeps the times at which packets moved, since only it sees them; it says so once when a
 resting peer moves a packet. So nothing needs to run while packets flow: a peer is looked at again
@@ -37,6 +38,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from providers.wireguard.messages import (
+    INITIATION_SPACING,
     KEEPALIVE_TIMEOUT,
     NEW_HANDSHAKE_TIME,
     REKEY_ATTEMPT_TIME,
@@ -80,6 +82,7 @@ class TimerState:
 
     interval: int = 0  # of persistent keepalives, 0 for none
     wanted: bool = False
+    hurry: bool = False  # it is wanted sooner than REKEY_TIMEOUT after the last one
     keepalive_now: bool = False
     series: int | None = None  # when the first initiation of this series was made
     attempts: int = 0
@@ -106,7 +109,7 @@ class TimerState:
         self.attempts += 1
         self.initiation = now
         self.jitter = jitter
-        self.wanted = False
+        self.wanted = self.hurry = False
 
     def derived(self, now: int) -> None:
         """Note new keys."""
@@ -116,24 +119,23 @@ class TimerState:
         """Note that a session is confirmed."""
         self.series = None
         self.abandoned = None
-        self.wanted = False
+        self.wanted = self.hurry = False
 
     def given_up(self, now: int) -> None:
         """Note that the series failed."""
         self.series = None
         self.abandoned = now
-        self.wanted = False
+        self.wanted = self.hurry = False
 
     def erased(self) -> None:
         """Note that there are no keys any more."""
         self.keys = None
 
     def restart(self) -> None:
-        """Begin a series anew, at once."""
+        """Begin a series anew, as soon as the peer will take another initiation."""
         self.series = None
-        self.initiation = None
         self.abandoned = None
-        self.wanted = True
+        self.wanted = self.hurry = True
 
     def erased_all(self, now: int) -> None:
         """Note that keys and handshakes were erased before their time; traffic begins anew."""
@@ -183,7 +185,8 @@ def _handshake_due(state: TimerState, times: Times, now: int) -> tuple[int, Acti
         return when, Action.INITIATE
     if state.wanted:
         # Never faster than this, whatever asks for it.
-        when = now if state.initiation is None else state.initiation + REKEY_TIMEOUT
+        pause = INITIATION_SPACING if state.hurry else REKEY_TIMEOUT
+        when = now if state.initiation is None else state.initiation + pause
         return when, Action.INITIATE
     silent = _silent_since(state, times)
     if silent is None:
