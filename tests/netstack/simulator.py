@@ -10,12 +10,13 @@ that arrive at one instant are put together again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
 
+from tunnel.netstack.congestion import ALGORITHMS, BBR, CongestionControl
 from tunnel.netstack.connection import Connection
 from tunnel.netstack.endpoint import Event, EventKind, Reason
 from tunnel.netstack.segment import Flag, Segment
@@ -148,6 +149,13 @@ class Application:
         return next((e.reason for e in self.events if e.kind is EventKind.CLOSED), None)
 
 
+def seeded(name: str, seed: int) -> Callable[[int], CongestionControl]:
+    """Return the algorithm's maker; BBR draws from a generator of this seed."""
+    if name == "bbr":
+        return lambda segment: BBR(segment, Random(seed))
+    return ALGORITHMS[name]
+
+
 class World:
     """Two connections, two applications, two paths."""
 
@@ -167,7 +175,7 @@ class World:
         self.connections = [
             Connection(
                 1000 + i, 2000 - 1000 * i + 1 - i, iss=random.randrange(1 << 32), settings=one,
-                clock_offset=random.randrange(1 << 32),
+                clock_offset=random.randrange(1 << 32), control=seeded(one.congestion, seed),
             )
             for i, one in enumerate(both)
         ]  # fmt: skip
