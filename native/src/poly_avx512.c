@@ -120,27 +120,30 @@ INLINE __m512i top_bit(const tc_poly_layout *l, int64_t at) {
     return _mm512_maskz_set1_epi64(begun, 1 << 24);
 }
 
-/* h = (h + first) r^2 + second r */
-INLINE void absorb(number *h, number first, number second, const factor *r, const factor *r2) {
+/* h = (h + m1) r^2 + m2 r, for a pair of blocks. m2 goes first: it need not wait for h. */
+INLINE void absorb(number *h, const __m512i words[4], const __m512i top[2], const factor *r,
+                   const factor *r2) {
     __m512i sum[LIMBS];
-    for (int i = 0; i < LIMBS; i++) {
-        first.limb[i] = _mm512_add_epi64(first.limb[i], h->limb[i]);
+    for (int i = 0; i < LIMBS; i++)
         sum[i] = _mm512_setzero_si512();
-    }
-    multiply_add(sum, &second, r);
-    multiply_add(sum, &first, r2);
+    number m = split(words[2], words[3], top[1]);
+    multiply_add(sum, &m, r);
+    m = split(words[0], words[1], top[0]);
+    for (int i = 0; i < LIMBS; i++)
+        m.limb[i] = _mm512_add_epi64(m.limb[i], h->limb[i]);
+    multiply_add(sum, &m, r2);
     *h = carried(sum);
 }
 
 INLINE void inner_pair(number *h, const tc_poly_layout *l, int64_t at, const factor *r,
                        const factor *r2) {
-    const __m512i top = _mm512_set1_epi64(1 << 24);
+    const __m512i top[2] = {_mm512_set1_epi64(1 << 24), _mm512_set1_epi64(1 << 24)};
     __m256i pieces[WIDTH];
     __m512i words[4];
     for (int i = 0; i < WIDTH; i++)
         pieces[i] = _mm256_loadu_si256((const void *)tc_poly_place(l, i, at));
     gather(words, pieces);
-    absorb(h, split(words[0], words[1], top), split(words[2], words[3], top), r, r2);
+    absorb(h, words, top, r, r2);
 }
 
 VECTOR static void outer_pair(number *h, const tc_poly_layout *l, int64_t at, const factor *r,
@@ -153,8 +156,8 @@ VECTOR static void outer_pair(number *h, const tc_poly_layout *l, int64_t at, co
         words[2] = _mm512_loadu_si512(l->last[0]);
         words[3] = _mm512_loadu_si512(l->last[1]);
     }
-    absorb(h, split(words[0], words[1], top_bit(l, at)),
-           split(words[2], words[3], top_bit(l, at + 16)), r, r2);
+    const __m512i top[2] = {top_bit(l, at), top_bit(l, at + 16)};
+    absorb(h, words, top, r, r2);
 }
 
 /* h modulo 2^130 - 5, plus s modulo 2^128. */
@@ -162,18 +165,17 @@ INLINE void finish(const number *h, const __m512i s[2], uint64_t low[WIDTH], uin
     __m512i x[LIMBS], g[LIMBS];
     for (int i = 0; i < LIMBS; i++)
         x[i] = h->limb[i];
-    for (int round = 0; round < 2; round++) {
-        for (int i = 0; i < LIMBS - 1; i++)
-            carry_into(x, i, i + 1);
-        carry_around(x);
-    }
-    carry_into(x, 0, 1);
-    /* x is below 2^130; g = x + 5 has bit 130 set just when x is not below 2^130 - 5. */
-    g[0] = _mm512_add_epi64(x[0], _mm512_set1_epi64(5));
-    for (int i = 1; i < LIMBS; i++)
-        g[i] = x[i];
     for (int i = 0; i < LIMBS - 1; i++)
+        carry_into(x, i, i + 1);
+    carry_around(x);
+    /* x is below 2^130 + 5 now, and its limb 0 may be over by 5. g = x + 5 has bit 130 set just
+     * when x is not below 2^130 - 5, and its other bits are then the result. */
+    for (int i = 0; i < LIMBS; i++)
+        g[i] = i ? x[i] : _mm512_add_epi64(x[0], _mm512_set1_epi64(5));
+    for (int i = 0; i < LIMBS - 1; i++) {
+        carry_into(x, i, i + 1);
         carry_into(g, i, i + 1);
+    }
     __mmask8 over = _mm512_test_epi64_mask(g[4], _mm512_set1_epi64(1 << 26));
     for (int i = 0; i < LIMBS; i++)
         x[i] = _mm512_mask_and_epi64(x[i], over, g[i], limb_mask());
