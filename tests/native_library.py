@@ -70,6 +70,7 @@ class Kernel(ctypes.Structure):
         ("lanes", ctypes.c_uint32),
         ("width", ctypes.c_uint32),
         ("least", ctypes.c_uint32),
+        ("make_keys", ctypes.c_void_p),
         ("crypt", ctypes.CFUNCTYPE(None, ctypes.POINTER(ChachaRun), ctypes.c_size_t)),
         (
             "authenticate",

@@ -2,13 +2,10 @@
  * packets they are of; Poly1305 on as many packets as the kernel is wide. Work is done in groups of
  * sixteen packets, which stay in the first-level cache between the two.
  *
- * A packet's Poly1305 key is the start of its block 0, got by encrypting zeros. When opening, tags
- * come first: a packet with a wrong one is never decrypted. */
+ * When opening, tags come first: a packet with a wrong one is never decrypted. */
 #include <openssl/crypto.h>
 
 #include "aead_kernel.h"
-
-static const uint8_t ZEROS[TC_BLOCK_BYTES];
 
 /* Runs that wait until the kernel's lanes are full. */
 typedef struct {
@@ -24,8 +21,10 @@ static void flush(queue *q) {
     q->count = q->lanes = 0;
 }
 
-static void crypt_from(queue *q, const tc_aead_job *job, uint32_t block, const uint8_t *in,
-                       uint8_t *out, uint32_t bytes) {
+static void crypt_body(queue *q, const tc_aead_job *job, uint32_t bytes) {
+    const uint8_t *in = job->in;
+    uint8_t *out = job->out;
+    uint32_t block = 1; /* block 0 is for Poly1305 */
     while (bytes) {
         uint32_t room = (q->kernel->lanes - q->lanes) * TC_BLOCK_BYTES;
         uint32_t part = bytes < room ? bytes : room;
@@ -49,15 +48,16 @@ static void crypt_from(queue *q, const tc_aead_job *job, uint32_t block, const u
 
 /* What a group keeps: secret but for the tags. */
 typedef struct {
-    uint8_t keys[TC_BATCH_GROUP][TC_BLOCK_BYTES];
+    uint8_t keys[TC_BATCH_GROUP][TC_KEY_BYTES];
     uint8_t tags[TC_BATCH_GROUP][TC_TAG_BYTES];
     tc_poly_message messages[TC_BATCH_GROUP];
 } group;
 
-static void make_keys(queue *q, group *g, const tc_aead_job *jobs, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        crypt_from(q, &jobs[i], 0, ZEROS, g->keys[i], TC_BLOCK_BYTES);
-    flush(q);
+static void make_keys(const queue *q, group *g, const tc_aead_job *jobs, size_t count) {
+    for (size_t i = 0; i < count; i += q->kernel->lanes) {
+        size_t left = count - i, lanes = q->kernel->lanes;
+        q->kernel->make_keys(jobs + i, left < lanes ? left : lanes, g->keys + i);
+    }
 }
 
 static void make_tags(const queue *q, group *g, size_t count) {
@@ -75,7 +75,7 @@ static void say(group *g, size_t i, const uint8_t *data, uint32_t length) {
 static void seal_group(queue *q, group *g, tc_aead_job *jobs, size_t count) {
     make_keys(q, g, jobs, count);
     for (size_t i = 0; i < count; i++) {
-        crypt_from(q, &jobs[i], 1, jobs[i].in, jobs[i].out, jobs[i].length);
+        crypt_body(q, &jobs[i], jobs[i].length);
         say(g, i, jobs[i].out, jobs[i].length);
     }
     flush(q);
@@ -97,7 +97,7 @@ static size_t open_group(queue *q, group *g, tc_aead_job *jobs, size_t count) {
                      CRYPTO_memcmp(g->tags[i], jobs[i].in + body, TC_TAG_BYTES) == 0;
         right += jobs[i].ok;
         if (jobs[i].ok)
-            crypt_from(q, &jobs[i], 1, jobs[i].in, jobs[i].out, body);
+            crypt_body(q, &jobs[i], body);
         else
             memset(jobs[i].out, 0, body);
     }

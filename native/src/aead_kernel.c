@@ -9,6 +9,7 @@ const tc_aead_kernel *tc_kernel_avx512(void) {
         .lanes = 16,
         .width = 8,
         .least = 2,
+        .make_keys = tc_keys_avx512,
         .crypt = tc_chacha_avx512,
         .authenticate = tc_poly_avx512,
     };
@@ -24,6 +25,7 @@ const tc_aead_kernel *tc_kernel_avx2(void) {
         .lanes = 8,
         .width = 4,
         .least = 3,
+        .make_keys = tc_keys_avx2,
         .crypt = tc_chacha_avx2,
         .authenticate = tc_poly_avx2,
     };

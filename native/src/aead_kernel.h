@@ -1,6 +1,7 @@
 /* What a vector kernel offers: ChaCha20 over many blocks at once, of one packet or of many, and
  * Poly1305 over many messages at once (RFC 8439). Both are general; aead_batch.c makes WireGuard's
- * packets of them, and the tests hold them against every published vector. */
+ * packets of them, and the tests hold them against every published vector. Only the keys of the
+ * packets, which are a good part of the work where packets are short, are made in one piece. */
 #ifndef TC_AEAD_KERNEL_H
 #define TC_AEAD_KERNEL_H
 
@@ -8,6 +9,7 @@
 
 #define TC_KERNEL_LANES 16 /* the most blocks that any kernel takes at once */
 #define TC_BLOCK_BYTES 64
+#define TC_KEY_BYTES 32
 #define TC_BATCH_GROUP 16 /* packets that are worked on together */
 
 /* Consecutive blocks under one key and nonce, the last one perhaps cut short: out = in XOR key
@@ -35,6 +37,8 @@ typedef struct {
     uint32_t lanes; /* blocks a call */
     uint32_t width; /* messages a call */
     uint32_t least; /* packets at once from which on it is faster than libcrypto */
+    /* The packets' Poly1305 keys: the first half of block 0. At most `lanes` packets. */
+    void (*make_keys)(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES]);
     /* The runs have at most `lanes` blocks together. */
     void (*crypt)(const tc_chacha_run *runs, size_t count);
     /* At most `width` messages. */
@@ -42,6 +46,8 @@ typedef struct {
                          uint8_t tags[][TC_TAG_BYTES]);
 } tc_aead_kernel;
 
+void tc_keys_avx512(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES]);
+void tc_keys_avx2(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES]);
 void tc_chacha_avx512(const tc_chacha_run *runs, size_t count);
 void tc_chacha_avx2(const tc_chacha_run *runs, size_t count);
 void tc_poly_avx512(const tc_poly_message *messages, size_t count, uint8_t tags[][TC_TAG_BYTES]);

@@ -24,61 +24,89 @@ INLINE __m256i rotated_by_bits(__m256i x, int bits) {
     return _mm256_or_si256(_mm256_slli_epi32(x, bits), _mm256_srli_epi32(x, 32 - bits));
 }
 
-INLINE void quarter(__m256i x[16], int a, int b, int c, int d) {
+/* Two quarter rounds side by side: as much as the sixteen registers let
+ * overlap. */
+INLINE void quarters(__m256i x[16], int a, int b, int c, int d, int e, int f, int g, int h) {
     x[a] = _mm256_add_epi32(x[a], x[b]);
+    x[e] = _mm256_add_epi32(x[e], x[f]);
     x[d] = rotated_by_bytes(_mm256_xor_si256(x[d], x[a]), 2);
+    x[h] = rotated_by_bytes(_mm256_xor_si256(x[h], x[e]), 2);
     x[c] = _mm256_add_epi32(x[c], x[d]);
+    x[g] = _mm256_add_epi32(x[g], x[h]);
     x[b] = rotated_by_bits(_mm256_xor_si256(x[b], x[c]), 12);
+    x[f] = rotated_by_bits(_mm256_xor_si256(x[f], x[g]), 12);
     x[a] = _mm256_add_epi32(x[a], x[b]);
+    x[e] = _mm256_add_epi32(x[e], x[f]);
     x[d] = rotated_by_bytes(_mm256_xor_si256(x[d], x[a]), 1);
+    x[h] = rotated_by_bytes(_mm256_xor_si256(x[h], x[e]), 1);
     x[c] = _mm256_add_epi32(x[c], x[d]);
+    x[g] = _mm256_add_epi32(x[g], x[h]);
     x[b] = rotated_by_bits(_mm256_xor_si256(x[b], x[c]), 7);
+    x[f] = rotated_by_bits(_mm256_xor_si256(x[f], x[g]), 7);
 }
 
 INLINE void double_round(__m256i x[16]) {
-    quarter(x, 0, 4, 8, 12);
-    quarter(x, 1, 5, 9, 13);
-    quarter(x, 2, 6, 10, 14);
-    quarter(x, 3, 7, 11, 15);
-    quarter(x, 0, 5, 10, 15);
-    quarter(x, 1, 6, 11, 12);
-    quarter(x, 2, 7, 8, 13);
-    quarter(x, 3, 4, 9, 14);
+    quarters(x, 0, 4, 8, 12, 1, 5, 9, 13);
+    quarters(x, 2, 6, 10, 14, 3, 7, 11, 15);
+    quarters(x, 2, 7, 8, 13, 3, 4, 9, 14);
+    quarters(x, 0, 5, 10, 15, 1, 6, 11, 12);
 }
 
 INLINE __m256i word_at(const uint8_t *p) {
     return _mm256_set1_epi32((int)tc_get_le32(p));
 }
 
-/* Each run sets all lanes from its first one on, and later runs overwrite theirs. Mostly all runs
- * have one key. */
-INLINE void set_up(__m256i x[16], const tc_chacha_run *runs, size_t count) {
+INLINE void twenty_rounds(__m256i x[16], const __m256i start[16]) {
+    for (int i = 0; i < 16; i++)
+        x[i] = start[i];
+    for (int i = 0; i < 10; i++)
+        double_round(x);
+    for (int i = 0; i < 16; i++)
+        x[i] = _mm256_add_epi32(x[i], start[i]);
+}
+
+/* The words that are not of the nonce or the counter. */
+INLINE void set_first_key(__m256i x[16], const uint8_t *key) {
     static const uint32_t SIGMA[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
-    const __m256i index = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
-    int lane = 0;
     for (int i = 0; i < 4; i++)
         x[i] = _mm256_set1_epi32((int)SIGMA[i]);
     for (int w = 0; w < 8; w++)
-        x[4 + w] = word_at(runs->key + 4 * w);
+        x[4 + w] = word_at(key + 4 * w);
+}
+
+INLINE __m256i lanes_from(uint32_t lane) {
+    const __m256i index = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm256_cmpgt_epi32(index, _mm256_set1_epi32((int)lane - 1));
+}
+
+/* Mostly all lanes have one key; otherwise it is set again from where it changes. */
+INLINE void set_key_from(__m256i x[16], uint32_t lane, const uint8_t *key) {
+    for (int w = 0; w < 8; w++)
+        x[4 + w] = _mm256_blendv_epi8(x[4 + w], word_at(key + 4 * w), lanes_from(lane));
+}
+
+/* Each run sets all lanes from its first one on, and later runs overwrite theirs. */
+INLINE void set_up(__m256i x[16], const tc_chacha_run *runs, size_t count) {
+    const __m256i index = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+    uint32_t lane = 0;
+    set_first_key(x, runs->key);
     for (int w = 0; w < 4; w++)
         x[12 + w] = _mm256_setzero_si256();
     for (size_t i = 0; i < count; i++) {
         const tc_chacha_run *run = &runs[i];
-        __m256i onwards = _mm256_cmpgt_epi32(index, _mm256_set1_epi32(lane - 1));
-        __m256i first = _mm256_set1_epi32((int)run->counters[0] - lane);
+        __m256i first = _mm256_set1_epi32((int)(run->counters[0] - lane));
         if (i && run->key != run[-1].key)
-            for (int w = 0; w < 8; w++)
-                x[4 + w] = _mm256_blendv_epi8(x[4 + w], word_at(run->key + 4 * w), onwards);
-        x[12] = _mm256_blendv_epi8(x[12], _mm256_add_epi32(first, index), onwards);
+            set_key_from(x, lane, run->key);
+        x[12] = _mm256_blendv_epi8(x[12], _mm256_add_epi32(first, index), lanes_from(lane));
         for (int w = 1; w < 4; w++)
-            x[12 + w] =
-                _mm256_blendv_epi8(x[12 + w], _mm256_set1_epi32((int)run->counters[w]), onwards);
-        lane += (int)((run->bytes + TC_BLOCK_BYTES - 1) / TC_BLOCK_BYTES);
+            x[12 + w] = _mm256_blendv_epi8(x[12 + w], _mm256_set1_epi32((int)run->counters[w]),
+                                           lanes_from(lane));
+        lane += (run->bytes + TC_BLOCK_BYTES - 1) / TC_BLOCK_BYTES;
     }
 }
 
-/* Word i of block j, for eight words, to 32 bytes of each block's key stream. */
-INLINE void transpose(uint8_t stream[LANES][TC_BLOCK_BYTES], size_t at, const __m256i x[8]) {
+/* Eight words of each block side by side: word i of block j to word j of out[i]. */
+INLINE void transpose(__m256i out[8], const __m256i x[8]) {
     __m256i t[8];
     for (int i = 0; i < 8; i += 4) {
         __m256i a = _mm256_unpacklo_epi32(x[i], x[i + 1]);
@@ -91,10 +119,8 @@ INLINE void transpose(uint8_t stream[LANES][TC_BLOCK_BYTES], size_t at, const __
         t[i + 3] = _mm256_unpackhi_epi64(b, d);
     }
     for (int i = 0; i < 4; i++) {
-        _mm256_store_si256((void *)(stream[i] + at),
-                           _mm256_permute2x128_si256(t[i], t[4 + i], 0x20));
-        _mm256_store_si256((void *)(stream[4 + i] + at),
-                           _mm256_permute2x128_si256(t[i], t[4 + i], 0x31));
+        out[i] = _mm256_permute2x128_si256(t[i], t[4 + i], 0x20);
+        out[4 + i] = _mm256_permute2x128_si256(t[i], t[4 + i], 0x31);
     }
 }
 
@@ -120,20 +146,36 @@ INLINE void xor_run(const tc_chacha_run *run, uint8_t stream[][TC_BLOCK_BYTES]) 
 
 VECTOR void tc_chacha_avx2(const tc_chacha_run *runs, size_t count) {
     alignas(32) uint8_t stream[LANES][TC_BLOCK_BYTES];
-    __m256i x[16], start[16];
+    __m256i x[16], start[16], half[8];
     set_up(start, runs, count);
-    for (int i = 0; i < 16; i++)
-        x[i] = start[i];
-    for (int i = 0; i < 10; i++)
-        double_round(x);
-    for (int i = 0; i < 16; i++)
-        x[i] = _mm256_add_epi32(x[i], start[i]);
-    transpose(stream, 0, x);
-    transpose(stream, 32, x + 8);
+    twenty_rounds(x, start);
+    for (int at = 0; at < 2; at++) {
+        transpose(half, x + 8 * at);
+        for (int i = 0; i < LANES; i++)
+            _mm256_store_si256((void *)(stream[i] + 32 * at), half[i]);
+    }
     for (size_t i = 0, lane = 0; i < count; i++) {
         xor_run(&runs[i], &stream[lane]);
         lane += (runs[i].bytes + TC_BLOCK_BYTES - 1) / TC_BLOCK_BYTES;
     }
+}
+
+VECTOR void tc_keys_avx2(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES]) {
+    alignas(32) uint32_t counters[2][LANES] = {{0}};
+    __m256i x[16], start[16], made[8];
+    set_first_key(start, jobs->key);
+    for (uint32_t i = 0; i < count; i++) {
+        counters[0][i] = (uint32_t)jobs[i].counter;
+        counters[1][i] = (uint32_t)(jobs[i].counter >> 32);
+        if (i && jobs[i].key != jobs[i - 1].key)
+            set_key_from(start, i, jobs[i].key);
+    }
+    start[12] = start[13] = _mm256_setzero_si256();
+    start[14] = _mm256_load_si256((const void *)counters[0]);
+    start[15] = _mm256_load_si256((const void *)counters[1]);
+    twenty_rounds(x, start);
+    transpose(made, x);
+    memcpy(keys, made, count * TC_KEY_BYTES);
 }
 
 #endif

@@ -39,6 +39,44 @@ INLINE __m512i word_at(const uint8_t *p) {
     return _mm512_set1_epi32((int)tc_get_le32(p));
 }
 
+INLINE void twenty_rounds(__m512i x[16], const __m512i start[16]) {
+    for (int i = 0; i < 16; i++)
+        x[i] = start[i];
+    /* Not a loop: kept in registers whole, that is a tenth faster. */
+    double_round(x), double_round(x), double_round(x), double_round(x), double_round(x);
+    double_round(x), double_round(x), double_round(x), double_round(x), double_round(x);
+    for (int i = 0; i < 16; i++)
+        x[i] = _mm512_add_epi32(x[i], start[i]);
+}
+
+/* The words that are not of the nonce or the counter. */
+INLINE void set_first_key(__m512i x[16], const uint8_t *key) {
+    static const uint32_t SIGMA[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
+    for (int i = 0; i < 4; i++)
+        x[i] = _mm512_set1_epi32((int)SIGMA[i]);
+    for (int w = 0; w < 8; w++)
+        x[4 + w] = word_at(key + 4 * w);
+}
+
+/* Mostly all lanes have one key; otherwise it is set again from where it changes. */
+INLINE void set_key_from(__m512i x[16], uint32_t lane, const uint8_t *key) {
+    __mmask16 onwards = (__mmask16)(0xffffu << lane);
+    for (int w = 0; w < 8; w++)
+        x[4 + w] = _mm512_mask_mov_epi32(x[4 + w], onwards, word_at(key + 4 * w));
+}
+
+/* Four words of each block side by side: words of block 4j + i to 128-bit lane j of t[i]. */
+INLINE void transpose_four(__m512i t[4], const __m512i x[4]) {
+    __m512i a = _mm512_unpacklo_epi32(x[0], x[1]);
+    __m512i b = _mm512_unpackhi_epi32(x[0], x[1]);
+    __m512i c = _mm512_unpacklo_epi32(x[2], x[3]);
+    __m512i d = _mm512_unpackhi_epi32(x[2], x[3]);
+    t[0] = _mm512_unpacklo_epi64(a, c);
+    t[1] = _mm512_unpackhi_epi64(a, c);
+    t[2] = _mm512_unpacklo_epi64(b, d);
+    t[3] = _mm512_unpackhi_epi64(b, d);
+}
+
 /* What each lane's block is XORed with, and where to. */
 typedef struct {
     uint64_t in[LANES], out[LANES]; /* addresses */
@@ -52,18 +90,14 @@ INLINE void store_lanes(uint64_t to[LANES], const __m512i from[2]) {
 
 /* Fills the states and the table. Each run sets all lanes from its first one on, and later runs
  * overwrite theirs: a loop over runs only, whose count is easy to foresee, since branches that are
- * not cost more than this arithmetic. Mostly all runs have one key. */
+ * not cost more than this arithmetic. */
 INLINE void set_up(__m512i x[16], lane_table *table, const tc_chacha_run *runs, size_t count) {
-    static const uint32_t SIGMA[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
     const __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m512i offset[2] = {_mm512_set_epi64(448, 384, 320, 256, 192, 128, 64, 0),
                                _mm512_set_epi64(960, 896, 832, 768, 704, 640, 576, 512)};
     __m512i in[2], out[2], bytes[2];
     uint32_t lane = 0;
-    for (int i = 0; i < 4; i++)
-        x[i] = _mm512_set1_epi32((int)SIGMA[i]);
-    for (int w = 0; w < 8; w++)
-        x[4 + w] = word_at(runs->key + 4 * w);
+    set_first_key(x, runs->key);
     for (int w = 0; w < 4; w++)
         x[12 + w] = _mm512_setzero_si512();
     for (int half = 0; half < 2; half++)
@@ -73,9 +107,7 @@ INLINE void set_up(__m512i x[16], lane_table *table, const tc_chacha_run *runs, 
         uint32_t onwards = 0xffffu << lane;
         uint64_t before = (uint64_t)lane * TC_BLOCK_BYTES;
         if (i && run->key != run[-1].key)
-            for (int w = 0; w < 8; w++)
-                x[4 + w] =
-                    _mm512_mask_mov_epi32(x[4 + w], (__mmask16)onwards, word_at(run->key + 4 * w));
+            set_key_from(x, lane, run->key);
         x[12] = _mm512_mask_add_epi32(x[12], (__mmask16)onwards, index,
                                       _mm512_set1_epi32((int)(run->counters[0] - lane)));
         for (int w = 1; w < 4; w++)
@@ -113,16 +145,8 @@ INLINE void xor_lane(const lane_table *table, int lane, __m512i stream) {
 /* Brings the words of each block together: word i of block j to word j of block i. */
 INLINE void xor_transposed(const lane_table *table, const __m512i x[16]) {
     __m512i t[16];
-    for (int i = 0; i < 16; i += 4) {
-        __m512i a = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        __m512i b = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-        __m512i c = _mm512_unpacklo_epi32(x[i + 2], x[i + 3]);
-        __m512i d = _mm512_unpackhi_epi32(x[i + 2], x[i + 3]);
-        t[i] = _mm512_unpacklo_epi64(a, c);
-        t[i + 1] = _mm512_unpackhi_epi64(a, c);
-        t[i + 2] = _mm512_unpacklo_epi64(b, d);
-        t[i + 3] = _mm512_unpackhi_epi64(b, d);
-    }
+    for (int i = 0; i < 16; i += 4)
+        transpose_four(t + i, x + i);
     for (int i = 0; i < 4; i++) {
         __m512i a = _mm512_shuffle_i32x4(t[i], t[4 + i], 0x88);
         __m512i b = _mm512_shuffle_i32x4(t[i], t[4 + i], 0xdd);
@@ -139,14 +163,41 @@ VECTOR void tc_chacha_avx512(const tc_chacha_run *runs, size_t count) {
     alignas(64) lane_table table;
     __m512i x[16], start[16];
     set_up(start, &table, runs, count);
-    for (int i = 0; i < 16; i++)
-        x[i] = start[i];
-    /* Not a loop: kept in registers whole, that is a tenth faster. */
-    double_round(x), double_round(x), double_round(x), double_round(x), double_round(x);
-    double_round(x), double_round(x), double_round(x), double_round(x), double_round(x);
-    for (int i = 0; i < 16; i++)
-        x[i] = _mm512_add_epi32(x[i], start[i]);
+    twenty_rounds(x, start);
     xor_transposed(&table, x);
+}
+
+VECTOR void tc_keys_avx512(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES]) {
+    const __m512i even =
+        _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
+    alignas(64) uint64_t counters[LANES] = {0};
+    alignas(64) uint8_t made[LANES][TC_KEY_BYTES];
+    __m512i x[16], start[16], t[8];
+    set_first_key(start, jobs->key);
+    for (uint32_t i = 0; i < count; i++) {
+        counters[i] = jobs[i].counter;
+        if (i && jobs[i].key != jobs[i - 1].key)
+            set_key_from(start, i, jobs[i].key);
+    }
+    __m512i low = _mm512_load_si512(counters), high = _mm512_load_si512(counters + 8);
+    start[12] = start[13] = _mm512_setzero_si512();
+    start[14] = _mm512_permutex2var_epi32(low, even, high);
+    start[15] = _mm512_permutex2var_epi32(low, odd, high);
+    twenty_rounds(x, start);
+    transpose_four(t, x);
+    transpose_four(t + 4, x + 4);
+    for (int i = 0; i < 4; i++) {
+        const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+        const __m512i second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+        __m512i a = _mm512_permutex2var_epi64(t[i], first, t[4 + i]);
+        __m512i b = _mm512_permutex2var_epi64(t[i], second, t[4 + i]);
+        _mm256_store_si256((void *)made[i], _mm512_castsi512_si256(a));
+        _mm256_store_si256((void *)made[4 + i], _mm512_extracti64x4_epi64(a, 1));
+        _mm256_store_si256((void *)made[8 + i], _mm512_castsi512_si256(b));
+        _mm256_store_si256((void *)made[12 + i], _mm512_extracti64x4_epi64(b, 1));
+    }
+    memcpy(keys, made, count * TC_KEY_BYTES);
 }
 
 #endif
