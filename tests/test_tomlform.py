@@ -6,6 +6,7 @@ import base64
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tunnel.config import BindingConfig, Config, InterfaceOverride
 from tunnel.errors import ConfigError
 from tunnel.policy.interface import InterfaceType
 from tunnel.secret import Secret
+from tunnel.settings import RoutingPolicy
 from tunnel.tomllines import Lines
 
 FILE = Path("/etc/tunneld/wg0.toml")
@@ -116,6 +118,25 @@ def test_binding_and_interfaces_alone_are_enough() -> None:
         "wwan0": InterfaceOverride("cellular", False, None, True, ("192.0.2.1",)),
         "eth0.5": InterfaceOverride(),
     }
+
+
+def test_routing() -> None:
+    config = parse(
+        """
+        [routing]
+        include_all_networks = true
+        exclude_local_networks = true
+        included_routes = "10.0.0.0/8, fd00::/8"
+        excluded_routes = ["10.1.0.0/16", "192.0.2.7"]
+        """
+    )
+    assert config.routing == RoutingPolicy(
+        include_all_networks=True,
+        exclude_local_networks=True,
+        included_routes=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
+        excluded_routes=(ip_network("10.1.0.0/16"), ip_network("192.0.2.7/32")),
+    )
+    assert parse("").routing == RoutingPolicy()
 
 
 def test_the_types_are_those_of_the_policy() -> None:
@@ -221,9 +242,43 @@ ERRORS = [
         '[interface]\ntable = "off"\n[routing]\ntable = 7',
         "4: table: is in [interface] too; write it in one of the two",
     ),
+    ("[routing]\nconfirm = 30", "2: confirm: is not supported yet; remove it"),
     (
-        "[routing]\ninclude_all_networks = true",
-        "2: include_all_networks: is not supported yet; remove it",
+        "[routing]\ninclude_all_network = true",
+        "2: 'include_all_network' is not a known key; write include_all_networks",
+    ),
+    (
+        "[routing]\ninclude_all_networks = 1",
+        "2: include_all_networks: '1' cannot be taken; write true or false",
+    ),
+    (
+        "[routing]\ninclude_all_networks = true\nenforce_routes = true",
+        "3: enforce_routes: has no meaning with include_all_networks, which enforces every route",
+    ),
+    (
+        "[routing]\nexclude_local_networks = true",
+        "2: exclude_local_networks: has no meaning alone",
+    ),
+    (
+        "[routing]\ninclude_all_networks = true\ntable = 7",
+        "2: include_all_networks: cannot hold with table = 7; set table to auto, or leave it out",
+    ),
+    (
+        '[interface]\ntable = "off"\n[routing]\nenforce_routes = true',
+        "4: enforce_routes: cannot hold with table = off",
+    ),
+    (
+        '[routing]\nexcluded_routes = "::/0"',
+        "2: excluded_routes: ::/0 excludes everything; exclude smaller networks",
+    ),
+    (
+        '[routing]\nincluded_routes = "10.0.0.0/8"\nexcluded_routes = "10.0.0.0/8"',
+        "3: excluded_routes: 10.0.0.0/8 is included too; leave one of the two out",
+    ),
+    ("[routing]\nincluded_routes = []", "2: included_routes: is empty; name networks, or leave"),
+    (
+        '[routing]\nincluded_routes = ["10.0.0.0/33"]',
+        "2: included_routes: '10.0.0.0/33' is not a network; write ADDRESS/PREFIX",
     ),
     ('[dns]\nmatch_domains = ["a"]', "2: match_domains: is not supported yet; remove it"),
     ("[binding]\ndwell = 15", "2: dwell: is not supported yet; remove it"),

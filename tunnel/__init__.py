@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         DNSSettings as DNSSettings,
         InterfaceAddress as InterfaceAddress,
         Network as Network,
+        RoutingPolicy as RoutingPolicy,
         Table as Table,
         TunnelSettings as TunnelSettings,
     )
@@ -129,6 +130,7 @@ _HOMES = {
         "DNSSettings",
         "InterfaceAddress",
         "Network",
+        "RoutingPolicy",
         "Table",
         "TunnelSettings",
     ),

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from tunnel.errors import ConfigError, Where
 from tunnel.secret import Secret
-from tunnel.settings import DNSSettings, InterfaceAddress, Network, Table, TunnelSettings
+from tunnel.settings import (
+    DNSSettings,
+    InterfaceAddress,
+    Network,
+    RoutingPolicy,
+    Table,
+    TunnelSettings,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ class Config:
     interface: InterfaceConfig = field(default_factory=InterfaceConfig)
     peers: tuple[PeerConfig, ...] = ()
     binding: BindingConfig = field(default_factory=BindingConfig)
+    routing: RoutingPolicy = field(default_factory=RoutingPolicy)
     interfaces: dict[str, InterfaceOverride] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 
-from tunnel.config import Config, InterfaceOverride, PeerConfig
+from tunnel.config import Config, InterfaceOverride, PeerConfig, tunnel_settings
 from tunnel.secret import redact
-from tunnel.settings import Network, Table
+from tunnel.settings import Network, RoutingPolicy, Table
 
 _HOOKS = (
     ("PreUp", "pre_up"),
@@ -32,6 +32,7 @@ def describe(config: Config) -> list[str]:
     for peer in config.peers:
         lines.append(_peer(peer))
     lines += _routes(config)
+    lines += _demands(config.routing)
     for phase, name in _HOOKS:
         lines += [f"{phase}: {redact(command)}" for command in getattr(interface, name)]
     if interface.save_config:
@@ -64,11 +65,19 @@ def _routes(config: Config) -> list[str]:
     if table is Table.OFF:
         return ["routes: none (Table is off)"]
     # Widest first is how wg-quick adds them last; for reading, one order for both families.
-    networks: dict[Network, None] = {}
-    for peer in config.peers:
-        networks |= dict.fromkeys(peer.allowed_ips)
+    networks = config.routing.applied_to(tunnel_settings(config)).included_routes
     ordered = sorted(networks, key=lambda n: (n.version, n.prefixlen, n.network_address))
     return [f"route: {network} {_place(network, table)}" for network in ordered]
+
+
+def _demands(routing: RoutingPolicy) -> list[str]:
+    flags = (
+        (routing.include_all_networks, "include all networks: nothing leaves but by the tunnel"),
+        (routing.enforce_routes, "enforce routes: included ones win over any other route"),
+        (routing.exclude_local_networks, "exclude local networks: they stay reachable as they are"),
+    )
+    lines = [line for flag, line in flags if flag]
+    return lines + [f"excluded route: {network}" for network in routing.excluded_routes]
 
 
 def _place(network: Network, table: Table | int) -> str:

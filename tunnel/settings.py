@@ -1,12 +1,13 @@
-"""What a tunnel asks of the machine: addresses, MTU, routes, DNS. Frozen values, no behaviour.
+"""What a tunnel asks of the machine: addresses, MTU, routes, DNS. Frozen values.
 
 A provider hands TunnelSettings to its session, as Apple's setTunnelNetworkSettings does; the
-session renders the difference to what is there and applies it.
+session renders the difference to what is there and applies it. What the user demands of the
+tunnel's routes is a RoutingPolicy; it holds whatever a provider asks for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import (
     IPv4Address,
@@ -16,6 +17,8 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
+
+from tunnel.errors import ConfigError
 
 Address = IPv4Address | IPv6Address
 InterfaceAddress = IPv4Interface | IPv6Interface
@@ -49,3 +52,71 @@ class TunnelSettings:
     dns: DNSSettings = field(default_factory=DNSSettings)
     table: Table | int = Table.AUTO
     fwmark: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingPolicy:
+    """What goes into the tunnel and what may go past it, in Apple's words and with their meaning.
+
+    `include_all_networks`: everything goes through the tunnel or nowhere, but for what keeps the
+    network itself alive. `enforce_routes`, only without it: the included routes win over the
+    machine's own more specific routes and over sockets that are bound to another interface.
+    `exclude_local_networks`, only with one of the two: private addresses that a network of this
+    machine has on-link stay there. `included_routes` stand in place of those that the provider
+    asks for (empty: as it asks); `excluded_routes` are added to its own, and hold under either
+    flag. Of two prefixes the longer wins, of equal ones the excluded. Raises ConfigError for a
+    combination that means nothing.
+    """
+
+    include_all_networks: bool = False
+    exclude_local_networks: bool = False
+    enforce_routes: bool = False
+    included_routes: tuple[Network, ...] = ()
+    excluded_routes: tuple[Network, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.include_all_networks and self.enforce_routes:
+            raise _contradiction(
+                "enforce_routes",
+                "has no meaning with include_all_networks, which enforces every route",
+                "leave one of the two out",
+            )
+        if self.exclude_local_networks and not (self.include_all_networks or self.enforce_routes):
+            raise _contradiction(
+                "exclude_local_networks",
+                "has no meaning alone: local networks go past the tunnel anyway",
+                "set include_all_networks or enforce_routes, or leave it out",
+            )
+        for network in self.excluded_routes:
+            if network.prefixlen == 0:
+                raise _contradiction(
+                    "excluded_routes",
+                    f"{network} excludes everything",
+                    "exclude smaller networks, or include none of this version",
+                )
+            if network in self.included_routes:
+                raise _contradiction(
+                    "excluded_routes", f"{network} is included too", "leave one of the two out"
+                )
+
+    def check_table(self, table: Table | int) -> None:
+        """Refuse a Table that leaves the routes to others. Raises ConfigError."""
+        for flag in ("include_all_networks", "enforce_routes"):
+            if getattr(self, flag) and table is not Table.AUTO:
+                word = table.value if isinstance(table, Table) else table
+                raise _contradiction(
+                    flag, f"cannot hold with table = {word}", "set table to auto, or leave it out"
+                )
+
+    def applied_to(self, settings: TunnelSettings) -> TunnelSettings:
+        """Return a provider's settings with the user's routes in force."""
+        excluded = dict.fromkeys((*settings.excluded_routes, *self.excluded_routes))
+        return replace(
+            settings,
+            included_routes=self.included_routes or settings.included_routes,
+            excluded_routes=tuple(excluded),
+        )
+
+
+def _contradiction(key: str, problem: str, mend: str) -> ConfigError:
+    return ConfigError(problem, where=None, key=key, mend=mend)

@@ -3,7 +3,8 @@
     [interface]             private_key or private_key_file, addresses, listen_port, ...
     [[peer]]                public_key, preshared_key(_file), endpoint, allowed_ips, ...
     [binding]               bind, prohibit, avoid: lists, or strings with commas
-    [routing]               table, fwmark
+    [routing]               table, fwmark, include_all_networks, exclude_local_networks,
+                            enforce_routes, included_routes, excluded_routes
     [dns]                   servers, search
     [interfaces.NAME]       type, expensive, constrained, ultra_constrained, dns
 
@@ -25,17 +26,13 @@ from tunnel.config import BindingConfig, Config, InterfaceOverride
 from tunnel.errors import ConfigError, Where
 from tunnel.secret import redact
 from tunnel.sections import Field, Items, Section
+from tunnel.settings import Network, RoutingPolicy, Table
 from tunnel.tomllines import Lines
 from tunnel.values import BadValue, quoted
 
 INTERFACE_TYPES: Final = ("cellular", "wifi", "wired", "bluetooth", "loopback", "tunnel", "other")
 LATER: Final = {
     "routing": (
-        "include_all_networks",
-        "exclude_local_networks",
-        "enforce_routes",
-        "included_routes",
-        "excluded_routes",
         "allow_inbound",
         "lockdown_on_exit",
         "confirm",
@@ -50,6 +47,8 @@ _SPELLINGS: Final = {"address": "addresses", "fw_mark": "fwmark"}
 _INTERFACE: Final = {item.name: item for item in sections.INTERFACE if item.name != "save_config"}
 _PEER: Final = {item.name: item for item in sections.PEER}
 _ROUTING: Final = {name: _INTERFACE[name] for name in ("table", "fwmark")}
+_ROUTING_FLAGS: Final = ("include_all_networks", "exclude_local_networks", "enforce_routes")
+_ROUTING_LISTS: Final = ("included_routes", "excluded_routes")
 _KEYS: Final = {name: name for name in (*_INTERFACE, *_PEER)}
 _BINDING: Final = ("bind", "prohibit", "avoid")
 _DNS: Final = ("servers", "search")
@@ -96,7 +95,7 @@ class _Reader:
         self._check_known((), self._document, _TOP)
         interface = Section(self._where("interface"))
         self._fill(interface, ("interface",), self._table("interface"), _INTERFACE)
-        self._routing(interface)
+        routing = self._routing(interface)
         self._dns(interface)
         peers = [self._peer(number) for number in range(len(self._peers()))]
         made, configs, warnings = sections.assemble(interface, peers, _KEYS)
@@ -105,6 +104,7 @@ class _Reader:
             interface=made,
             peers=configs,
             binding=self._binding(),
+            routing=routing,
             interfaces={name: self._override(name) for name in self._table("interfaces")},
             warnings=(*self._warnings, *warnings),
         )
@@ -122,14 +122,40 @@ class _Reader:
         self._fill(section, ("peer", number), self._peers()[number], _PEER)
         return section
 
-    def _routing(self, interface: Section) -> None:
+    def _routing(self, interface: Section) -> RoutingPolicy:
         table = self._table("routing")
+        self._check_known(("routing",), table, (*_ROUTING, *_ROUTING_FLAGS, *_ROUTING_LISTS))
         for name in table:
             if name in self._document.get("interface", {}):
                 raise self._error(
                     ("routing", name), "is in [interface] too", "write it in one of the two"
                 )
-        self._fill(interface, ("routing",), table, _ROUTING)
+        kernel = {name: value for name, value in table.items() if name in _ROUTING}
+        self._fill(interface, ("routing",), kernel, _ROUTING)
+        given: dict[str, Any] = {}
+        for name in (name for name in table if name not in kernel):
+            read = self._networks if name in _ROUTING_LISTS else self._flag
+            given[name] = read(("routing", name), table[name])
+        try:
+            policy = RoutingPolicy(**given)
+            policy.check_table(interface.values.get("table", Table.AUTO))
+        except ConfigError as error:
+            raise self._error(("routing", str(error.key)), error.problem, error.mend) from None
+        return policy
+
+    def _flag(self, path: KeyPath, value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise self._error(path, f"{quoted(str(value))} cannot be taken", "write true or false")
+
+    def _networks(self, path: KeyPath, value: Any) -> tuple[Network, ...]:
+        texts = self._texts(path, value, Items.WORDS)
+        if not texts:
+            raise self._error(path, "is empty", "name networks, or leave it out")
+        try:
+            return tuple(dict.fromkeys(values.network(text) for text in texts))
+        except BadValue as error:
+            raise self._error(path, error.problem, error.mend) from None
 
     def _dns(self, interface: Section) -> None:
         table = self._table("dns")
