@@ -148,20 +148,60 @@ def test_requests_can_be_pipelined_and_an_unfinished_one_is_dropped(tmp_path: Pa
     run(main())
 
 
-def test_a_silent_client_is_dropped_and_too_many_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_client_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "REQUEST_SECONDS", 0.05)
-    monkeypatch.setattr(control, "CLIENTS", 1)
 
     async def main() -> None:
         async with served(tmp_path) as server:
             first, _ = await asyncio.open_unix_connection(server.path)
-            second, _ = await asyncio.open_unix_connection(server.path)
-            assert await second.read() == b""
             assert await first.read() == b""
 
     run(main())
+
+
+def test_idle_clients_make_way_for_the_next_one_the_longest_silent_first(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with served(tmp_path) as server:
+            idle = []
+            for _ in range(control.CLIENTS):
+                idle.append(await asyncio.open_unix_connection(server.path))
+                await speak(*idle[-1])
+            await speak(*idle[0])  # so that the second one is the longest silent
+            assert (await ask(tmp_path, "status", x=1))["echo"] == 1
+            assert await idle[1][0].read() == b""
+            for reader, writer in (idle[0], *idle[2:]):
+                await speak(reader, writer)
+
+    run(main())
+
+
+def test_a_client_is_refused_while_all_others_wait_for_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "CLIENTS", 1)
+
+    async def main() -> None:
+        begun, answer = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: Mapping[str, Any]) -> str:
+            begun.set()
+            await answer.wait()
+            return "slow"
+
+        async with served(tmp_path, {"slow": slow}) as server:
+            asked = asyncio.create_task(ask(tmp_path, "slow"))
+            await begun.wait()
+            refused, _ = await asyncio.open_unix_connection(server.path)
+            assert await refused.read() == b""
+            answer.set()
+            assert await asked == "slow"
+
+    run(main())
+
+
+async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b'{"request": "status", "x": 3}\n')
+    assert json.loads(await reader.readline())["result"]["echo"] == 3
 
 
 def test_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -392,6 +395,22 @@ def test_check_shows_the_configuration_and_the_machine_and_applies_nothing(
         "kill switch: off",
     ):
         assert any(line.startswith(start) for line in shown), start
+
+
+def test_check_into_a_pipe_that_nobody_reads_is_quiet(conf: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = "from tunnel.daemon.service import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", command, "--config", str(conf), "--check"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_check_without_a_file_touches_no_route(capsys: pytest.CaptureFixture[str]) -> None:

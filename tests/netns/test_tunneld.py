@@ -131,6 +131,17 @@ def test_what_is_read_but_not_done_yet_is_named(world: World) -> None:
     assert tunneld.end() == 0
 
 
+def test_addresses_that_were_added_later_are_saved_with_the_rest(world: World) -> None:
+    world.config.write_text(world.config.read_text().replace("[Peer]", "SaveConfig = true\n[Peer]"))
+    tunneld = world.start()
+    tunneld.expect("connected")
+    world.client.ip(f"addr add 10.9.7.7/32 dev {world.interface}")
+    world.client.ip(f"addr del 10.9.0.2/24 dev {world.interface}")
+    assert tunneld.end() == 0
+    saved = [line for line in world.config.read_text().splitlines() if "Address" in line]
+    assert saved == ["Address = fd09::2/64", "Address = 10.9.7.7/32"]
+
+
 def test_an_interface_that_is_made_again_is_used_again(world: World, lab: Lab) -> None:
     tunneld = world.start("--bind", "if:wwan0")
     tunneld.expect("connected")

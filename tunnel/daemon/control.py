@@ -8,7 +8,8 @@ one answer a line, any number of them:
 
 Who holds the lock on IFNAME.lock owns the path of the socket: the kernel drops the lock with its
 process, however that ends, so a socket that is found there while the lock is free is a dead one.
-Every request and answer is bounded in size and time, and so is the number of clients.
+Every request and answer is bounded in size and time, and so is the number of clients: where one
+more comes than fit, the one that has been silent for longest is let go.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class ControlServer:
         self._lock = -1
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
-        self._idle: set[asyncio.Task[None]] = set()  # those that wait for a request
+        #: Those that wait for a request, the longest waiting first.
+        self._idle: dict[asyncio.Task[None], None] = {}
 
     async def start(self) -> None:
         """Take the path and listen. Raises TunnelError when a living tunneld has it."""
@@ -115,7 +117,7 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._clients) >= CLIENTS or not _is_ours(writer):
+        if task is None or not _is_ours(writer) or not self._make_room():
             writer.close()
             return
         self._clients.add(task)
@@ -127,6 +129,18 @@ class ControlServer:
             self._clients.discard(task)
             writer.close()
 
+    def _make_room(self) -> bool:
+        """Tell whether one more client fits; the one that was silent for longest makes way."""
+        if len(self._clients) < CLIENTS:
+            return True
+        silent = next(iter(self._idle), None)
+        if silent is None:
+            return False  # each of them waits for an answer of ours
+        del self._idle[silent]
+        self._clients.discard(silent)
+        silent.cancel()
+        return True
+
     async def _converse(
         self,
         task: asyncio.Task[None],
@@ -134,7 +148,7 @@ class ControlServer:
         writer: asyncio.StreamWriter,
     ) -> None:
         while self._server is not None:
-            self._idle.add(task)
+            self._idle[task] = None
             try:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     line = await reader.readuntil(b"\n")
@@ -144,7 +158,7 @@ class ControlServer:
                 await _send(writer, _refusal(f"a request has at most {REQUEST_BYTES} bytes", 2))
                 return
             finally:
-                self._idle.discard(task)
+                self._idle.pop(task, None)
             await _send(writer, await self._answer(line))
 
     async def _answer(self, line: bytes) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import asyncio
 import fcntl
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tunnel.errors import MissingFacilityError
+from tunnel.settings import InterfaceAddress
 
 SIOCGIFFLAGS: Final = 0x8913
 SIOCGIFMTU: Final = 0x8921
@@ -40,6 +41,29 @@ def is_up(name: str) -> bool:
 def set_mtu(name: str, mtu: int) -> None:
     """Set an interface's MTU. Raises MissingFacilityError when it is not there."""
     _ioctl(SIOCSIFMTU, name, mtu)
+
+
+def saved_addresses(
+    name: str, configured: Sequence[InterfaceAddress]
+) -> tuple[InterfaceAddress, ...]:
+    """Return the addresses that the interface has now: those configured first, in their order.
+
+    Link-local ones are the kernel's doing unless they were configured. Of an interface that is
+    gone, the configured ones. Raises OSError.
+    """
+    from tunnel.policy.rtnl import Connection
+
+    connection = Connection()
+    try:
+        dump = connection.read()
+    finally:
+        connection.close()
+    link = dump.link(name)
+    if link is None:
+        return tuple(configured)
+    found = [a.address for a in dump.addresses if a.index == link.index]
+    kept = [address for address in configured if address in found]
+    return (*kept, *(a for a in found if a not in kept and not a.ip.is_link_local))
 
 
 def _ioctl(request: int, name: str, value: int) -> bytes:

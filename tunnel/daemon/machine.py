@@ -6,6 +6,7 @@ links of their own, hand in a subclass that gives something else.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tunnel.policy.binding import BindingPolicy
     from tunnel.policy.monitor import PathMonitor
     from tunnel.policy.path import Path
-    from tunnel.settings import Address
+    from tunnel.settings import Address, InterfaceAddress
     from tunnel.tun import Tun
 
 CAP_NET_ADMIN: Final = 12
@@ -83,6 +84,14 @@ class Machine:
         from tunnel.daemon.link import LinkWatch
 
         return LinkWatch(name, gone=gone, mtu_changed=mtu_changed, came_up=came_up)
+
+    async def addresses(
+        self, name: str, configured: Sequence[InterfaceAddress]
+    ) -> tuple[InterfaceAddress, ...]:
+        """Return the addresses that the tunnel interface has now. Raises OSError."""
+        from tunnel.daemon.link import saved_addresses
+
+        return await asyncio.to_thread(saved_addresses, name, configured)
 
     async def run_hooks(
         self,

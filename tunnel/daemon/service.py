@@ -15,6 +15,7 @@ import base64
 import binascii
 import functools
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -50,6 +51,9 @@ def _guarded(work: Callable[[], int], *, debug: bool) -> int:
         return work()
     except KeyboardInterrupt:
         return 0
+    except BrokenPipeError:  # whoever read our output has gone, as in `tunneld --check | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except TunnelError as error:
         line, code = str(error), error.exit_code
         problem: BaseException = error
@@ -72,7 +76,7 @@ def _run(arguments: Sequence[str]) -> int:
     if options.check:
         from tunnel.daemon.check import check
 
-        print("\n".join(check(plan)))
+        print("\n".join(check(plan)), flush=True)
         return 0
     background.harden()
     from tunnel.daemon.machine import Machine

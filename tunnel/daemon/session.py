@@ -12,10 +12,11 @@ Between start and stop it follows the path: the underlay moves first, then the p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -309,11 +310,19 @@ class TunnelSession:
         await self._underlay.open(interface.listen_port, interface.fwmark)
 
         self.provider.context = self
-        self._push("the provider", lambda: self.provider.stop_tunnel(self._stop_reason))
+        self._push("the provider", self._stop_provider)
         await self.provider.start_tunnel(self.options)
         self._show_reported()
         self._push_hooks("PreDown", interface.pre_down)
         await machine.run_hooks("PostUp", interface.post_up, name, self.log.info)
+
+    async def _stop_provider(self) -> None:
+        interface = self.config.interface
+        if self._manage and interface.save_config:  # wg-quick saves what `ip` has added, too
+            with contextlib.suppress(OSError):
+                found = await self.machine.addresses(self.interface, interface.addresses)
+                self.config = replace(self.config, interface=replace(interface, addresses=found))
+        await self.provider.stop_tunnel(self._stop_reason)
 
     def _push(self, what: str, step: Step) -> None:
         self._undo.push(what, step, seconds=STEP_SECONDS)
