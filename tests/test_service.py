@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +13,7 @@ from typing import Any
 import pytest
 
 from tunnel.config import BindingConfig, Config, InterfaceOverride
-from tunnel.daemon import background, check, filefor, lines, machine, options, service
+from tunnel.daemon import background, filefor, lines, machine, options, service
 from tunnel.daemon.options import NOT_YET, Options, parse
 from tunnel.daemon.plan import make_plan
 from tunnel.daemon.plugins import find_providers, load_provider
@@ -371,49 +367,3 @@ def test_repeated_lines_are_merged(
     assert capsys.readouterr().err == (
         "tunneld: wg%0: waiting\ntunneld: wg%0: connected\ntunneld: wg%0: waiting\n"
     )
-
-
-def test_check_shows_the_configuration_and_the_machine_and_applies_nothing(
-    conf: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = sorted(name for _, name in socket.if_nameindex())
-    arguments = ["--config", str(conf), "--check", "--provider", "loopback", "--bind", "loopback"]
-    assert service.run(arguments) == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert sorted(name for _, name in socket.if_nameindex()) == before
-    assert KEY not in "\n".join(shown)
-    for start in (
-        "interface: wg7",
-        "address: 10.0.0.2/24",
-        "binding loopback: tunneld's own traffic leaves ",
-        "present: lo (loopback, by ",
-        "path: ",
-        "MTU on this path: ",
-        "mark of tunneld's own packets: 0x",
-        "rule ",
-        "firewall: packets for 10.0.0.2 ",
-        "kill switch: off",
-    ):
-        assert any(line.startswith(start) for line in shown), start
-
-
-def test_check_into_a_pipe_that_nobody_reads_is_quiet(conf: Path) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
-        command = "from tunnel.daemon.service import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", command, "--config", str(conf), "--check"],
-            stdout=writing,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        os.close(writing)
-    assert (done.returncode, done.stderr) == (1, "")
-
-
-def test_check_without_a_file_touches_no_route(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = make_plan(Options(name="wg7", provider="loopback"))
-    shown = check.check(plan)
-    assert not [line for line in shown if line.startswith(("rule ", "route ", "MTU on"))]
