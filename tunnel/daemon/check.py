@@ -8,8 +8,9 @@ from tunnel.config import tunnel_settings
 from tunnel.daemon.plan import Plan
 from tunnel.daemon.words import check_lines
 from tunnel.errors import TunnelError
+from tunnel.policy.connection import Connection
 from tunnel.policy.routing import desired
-from tunnel.policy.rtnl import Connection, Dump, Link
+from tunnel.policy.rtnl import Dump, Link
 from tunnel.policy.state import Override, build_state
 from tunnel.settings import TunnelSettings
 

@@ -18,29 +18,21 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as FilePath
-from socket import AF_INET, AF_INET6
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
-from tunnel.policy import guard
+from tunnel.policy import guard, rtencode
+from tunnel.policy.connection import Connection, Refusal
 from tunnel.policy.numbers import SLOTS, Numbers
 from tunnel.policy.path import Path
 from tunnel.policy.routing import Desired, Plan, desired, plan
-from tunnel.policy.rtnl import (
-    FIB_RULE_INVERT,
-    RTN_THROW,
-    RTNH_F_ONLINK,
-    Connection,
-    Route,
-    Rule,
-)
+from tunnel.policy.rtencode import Request
 from tunnel.policy.slot import RUN, Slot
-from tunnel.settings import InterfaceAddress, TunnelSettings
+from tunnel.settings import TunnelSettings
 
 ATTEMPTS = 4
 """The network may change between reading and writing; then it is read and planned again."""
 NFT_TIMEOUT = 10.0
-_FAMILY = {4: AF_INET, 6: AF_INET6}
 _SRC_VALID_MARK = FilePath("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 _GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
 _THERE = (errno.EEXIST,)
@@ -138,7 +130,7 @@ class MachineRoutes:
             except OSError as error:
                 problem = error
         else:
-            raise _explained(steps, problem)
+            raise _explained(problem)
         self._guard(interface, wanted, slot)
         self.in_force = wanted
         return wanted
@@ -196,114 +188,40 @@ def _clean(connection: Connection, slot: Slot, numbers: Numbers) -> int:
 
 
 def _carry_out(connection: Connection, steps: Plan, link: int) -> None:
-    route = connection.route
+    """Carry a plan out: what is to be there first, then what is to go. Raises _Refused."""
 
-    def do(work: Any, *fine: int) -> None:
-        try:
-            connection.call(_consumed(work))
-        except OSError as error:
-            if error.errno not in fine:
-                raise
+    def do(requests: list[Request], *fine: int) -> None:
+        if refused := connection.change(requests, fine):
+            raise _Refused(refused[0])
 
-    if steps.set_mtu:
-        do(route.link("set", index=link, mtu=steps.set_mtu))
-    if steps.set_up:
-        do(route.link("set", index=link, state="up"))
-    for address in steps.add_addresses:
-        do(route.addr("add", **_address_words(link, address)), *_THERE)
-    for one in steps.add_routes:
-        do(route.route("replace", **_route_words(one)))
-    for rule in steps.add_rules:
-        do(route.rule("add", **_rule_words(rule)), *_THERE)
-    for rule in steps.remove_rules:
-        do(route.rule("del", **_rule_words(rule)), *_GONE)
-    for one in steps.remove_routes:
-        do(route.route("del", **_route_words(one)), *_GONE)
-    for address in steps.remove_addresses:
-        do(route.addr("del", **_address_words(link, address)), *_GONE)
+    if steps.set_mtu or steps.set_up:
+        do([rtencode.set_link(link, mtu=steps.set_mtu, up=steps.set_up)])
+    do([rtencode.add_address(link, address) for address in steps.add_addresses], *_THERE)
+    do([rtencode.replace_route(route) for route in steps.add_routes])
+    do([rtencode.add_rule(rule) for rule in steps.add_rules], *_THERE)
+    do([rtencode.remove_rule(rule) for rule in steps.remove_rules], *_GONE)
+    do([rtencode.remove_route(route) for route in steps.remove_routes], *_GONE)
+    do([rtencode.remove_address(link, address) for address in steps.remove_addresses], *_GONE)
 
 
-async def _consumed(work: Any) -> None:
-    answer = await work
-    if hasattr(answer, "__aiter__"):
-        async for _ in answer:
-            pass
+class _Refused(OSError):
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.error, str(refusal))
+        self.refusal = refusal
 
 
-def _address_words(link: int, address: InterfaceAddress) -> dict[str, Any]:
-    return {
-        "index": link,
-        "family": _FAMILY[address.version],
-        "address": str(address.ip),
-        "prefixlen": address.network.prefixlen,
-    }
-
-
-def _route_words(route: Route) -> dict[str, Any]:
-    words: dict[str, Any] = {
-        "family": _FAMILY[route.version],
-        "dst": str(route.destination),
-        "table": route.table,
-        "proto": route.protocol,
-        "scope": route.scope,
-        "priority": route.metric,
-    }
-    if route.index:
-        words["oif"] = route.index
-    if route.type == RTN_THROW:
-        words["type"] = "throw"
-    if route.gateway is not None and route.gateway.version == route.version:
-        words["gateway"] = str(route.gateway)
-    elif route.gateway is not None:
-        words["via"] = {"family": _FAMILY[route.gateway.version], "addr": str(route.gateway)}
-    if route.source is not None:
-        words["prefsrc"] = str(route.source)
-    if route.onlink:
-        words["flags"] = RTNH_F_ONLINK
-    return words
-
-
-def _rule_words(rule: Rule) -> dict[str, Any]:
-    words: dict[str, Any] = {
-        "family": _FAMILY[rule.version],
-        "priority": rule.preference,
-        "table": rule.table,
-        "protocol": rule.protocol,
-    }
-    if rule.oif is not None:
-        words["oifname"] = rule.oif
-    if rule.source is not None:
-        words |= {"src": str(rule.source.network_address), "src_len": rule.source.prefixlen}
-    if rule.mark is not None:
-        words |= {"fwmark": rule.mark, "fwmask": 0xFFFFFFFF}
-    if rule.invert:
-        words["flags"] = FIB_RULE_INVERT
-    if rule.suppress_prefixlen is not None:
-        words["suppress_prefixlen"] = rule.suppress_prefixlen
-    return words
-
-
-def _explained(steps: Plan, problem: OSError | None) -> TunnelError:
+def _explained(problem: OSError | None) -> TunnelError:
     if problem is None:
         return TunnelError("routes: something undoes our changes; look for another VPN's service")
     if problem.errno == errno.EPERM:
         return PrivilegeError("may not change routes; run as root or with CAP_NET_ADMIN")
-    first = next(iter((*steps.add_addresses, *steps.add_routes, *steps.add_rules)), None)
     if problem.errno == errno.EACCES:  # the answer to an IPv6 address under disable_ipv6
         return TunnelError(
             "the kernel refused an IPv6 address; remove the IPv6 addresses of the configuration, "
             "or set net.ipv6.conf.default.disable_ipv6=0"
         )
-    return TunnelError(f"the kernel refused {_named(first)}: {problem.strerror}")
-
-
-def _named(step: InterfaceAddress | Route | Rule | None) -> str:
-    if isinstance(step, Route):
-        via = f" via {step.gateway}" if step.gateway else ""
-        return f"the route {step.destination}{via} in table {step.table}"
-    if isinstance(step, Rule):
-        return f"the rule of preference {step.preference} (IPv{step.version})"
-    return "a change of routes" if step is None else f"the address {step}"
+    what = problem.refusal.request.what if isinstance(problem, _Refused) else "a change of routes"
+    return TunnelError(f"the kernel refused {what}: {problem.strerror}")
 
 
 def _nft(text: str) -> bool:

@@ -18,8 +18,9 @@ from types import TracebackType
 
 from tunnel.policy.binding import BindingPolicy
 from tunnel.policy.change import PathChange, path_change
+from tunnel.policy.connection import Connection
 from tunnel.policy.path import Path
-from tunnel.policy.rtnl import Connection, Dump
+from tunnel.policy.rtnl import Dump
 from tunnel.policy.state import NetworkState, Override, build_state
 
 GATHER = 0.005

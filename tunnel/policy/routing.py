@@ -297,15 +297,23 @@ def plan(
         add_addresses=tuple(sorted(wanted.addresses - addresses, key=str)),
         # A gateway must be reachable on-link when its route is made.
         add_routes=tuple(
-            sorted(wanted.routes - routes, key=lambda r: (r.gateway is not None, str(r)))
+            sorted(wanted.routes - routes, key=lambda r: (r.gateway is not None, _order(r)))
         ),
-        add_rules=tuple(sorted(wanted.rules - rules, key=str)),
-        remove_rules=tuple(sorted(rules - wanted.rules, key=str)),
+        add_rules=tuple(sorted(wanted.rules - rules, key=_rule_order)),
+        remove_rules=tuple(sorted(rules - wanted.rules, key=_rule_order)),
         remove_routes=tuple(
-            sorted((r for r in routes - wanted.routes if r.key not in kept), key=str)
+            sorted((r for r in routes - wanted.routes if r.key not in kept), key=_order)
         ),
         remove_addresses=tuple(sorted((ours & addresses) - wanted.addresses, key=str)),
     )
+
+
+def _order(route: Route) -> tuple[int, int, int, str]:
+    return route.table, route.version, route.destination.prefixlen, repr(route)
+
+
+def _rule_order(rule: Rule) -> tuple[int, int, str]:
+    return rule.version, rule.preference, repr(rule)
 
 
 def is_our_rule(rule: Rule, slot: int, numbers: Numbers) -> bool:
@@ -314,5 +322,6 @@ def is_our_rule(rule: Rule, slot: int, numbers: Numbers) -> bool:
 
 
 def _is_our_route(route: Route, slot: int, numbers: Numbers, link: int) -> bool:
-    in_our_tables = route.table in numbers.tables(slot)
-    return route.protocol == PROTOCOL and (in_our_tables or (link != 0 and route.index == link))
+    return route.protocol == PROTOCOL and (
+        route.table in numbers.tables(slot) or (link != 0 and route.index == link)
+    )

@@ -79,12 +79,12 @@ class NetworkState:
     """Interfaces by index, the main table's routes by interface index, and others' rules."""
 
     interfaces: tuple[Interface, ...] = ()
-    routes: Mapping[int, frozenset[Route]] = field(default_factory=dict)
+    routes: Mapping[int, tuple[Route, ...]] = field(default_factory=dict)
     rules: frozenset[Rule] = frozenset()
 
-    def routes_of(self, interface: Interface) -> frozenset[Route]:
-        """Return the main table's routes over an interface."""
-        return self.routes.get(interface.index, frozenset())
+    def routes_of(self, interface: Interface) -> tuple[Route, ...]:
+        """Return the main table's routes over an interface, in the kernel's order."""
+        return self.routes.get(interface.index, ())
 
 
 FactsReader = Callable[[Link, InterfaceType | None], Facts]
@@ -109,14 +109,14 @@ def build_state(
     servers: ServersReader = machine_servers,
 ) -> NetworkState:
     """Build the state from a dump; `facts` and `servers` supply what rtnetlink does not know."""
-    routes: dict[int, set[Route]] = {}
+    routes: dict[int, list[Route]] = {}
     for route in dump.routes:
         if route.table == TABLE_MAIN and route.index and route.protocol != PROTOCOL:
-            routes.setdefault(route.index, set()).add(route)
-    frozen = {index: frozenset(found) for index, found in routes.items()}
+            routes.setdefault(route.index, []).append(route)
+    frozen = {index: tuple(found) for index, found in routes.items()}
     return NetworkState(
         interfaces=tuple(
-            _interface(link, dump, frozen.get(link.index, frozenset()), overrides, facts, servers)
+            _interface(link, dump, frozen.get(link.index, ()), overrides, facts, servers)
             for link in sorted(dump.links, key=lambda link: link.index)
         ),
         routes=frozen,
@@ -127,7 +127,7 @@ def build_state(
 def _interface(
     link: Link,
     dump: Dump,
-    routes: frozenset[Route],
+    routes: tuple[Route, ...],
     overrides: Mapping[str, Override],
     facts: FactsReader,
     servers: ServersReader,

@@ -10,16 +10,8 @@ from typing import Any
 import pytest
 
 from tunnel.policy.numbers import PROTOCOL, TABLE_MAIN
-from tunnel.policy.rtnl import (
-    Link,
-    LinkAddress,
-    Route,
-    Rule,
-    addresses_from,
-    links_from,
-    routes_from,
-    rules_from,
-)
+from tunnel.policy.rtdecode import addresses_from, links_from, routes_from, rules_from
+from tunnel.policy.rtnl import Link, LinkAddress, Route, Rule
 
 ANY4, ANY6 = ip_network("0.0.0.0/0"), ip_network("::/0")
 
@@ -39,7 +31,7 @@ def route_message(
 ) -> memoryview:
     body = struct.pack("=8BI", family, prefix, 0, 0, table, 3, 0, type_, flags)
     body += b"".join(attributes)
-    return memoryview(struct.pack("=IHHII", 16 + len(body), 24, 0, 1, 0) + body)
+    return memoryview(body)
 
 
 def u32(value: int) -> bytes:
@@ -87,8 +79,7 @@ def test_route_messages(raw: memoryview, routes: list[Route]) -> None:
 
 
 def message(body: bytes, *attributes: bytes) -> memoryview:
-    body += b"".join(attributes)
-    return memoryview(struct.pack("=IHHII", 16 + len(body), 16, 0, 1, 0) + body)
+    return memoryview(body + b"".join(attributes))
 
 
 def test_link_messages() -> None:
@@ -136,12 +127,12 @@ MARKED = (attribute(10, u32(51820)), attribute(16, u32(0xFFFFFFFF)))
             False,
         ),
         (0, (attribute(19, b"\x01"),), Rule(4, 98, 51820, special=True), False),
-        (0, (attribute(20, bytes(8)),), Rule(4, 98, 51820, special=True), False),
+        (0, (attribute(20, bytes(8)),), Rule(4, 98, 51820, users=(0, 0)), False),
         (
             0,
             (MARKED[0], attribute(16, u32(1))),
-            Rule(4, 98, 51820, mark=51820, special=True),
-            False,
+            Rule(4, 98, 51820, mark=51820, mask=1),
+            True,
         ),
     ],
 )
