@@ -1,8 +1,9 @@
 """The tunnels that can be put side by side, and one of them running.
 
-Every one speaks the cross-platform UAPI, so that the same `wg set` configures each: what differs
-is a command line. An implementation is in the comparison where its program is found; further ones
-are given by `--add NAME=COMMAND`, with `{interface}` where the name goes.
+All but nebula speak the cross-platform UAPI, so that the same `wg set` configures each: what
+differs is a command line. An implementation is in the comparison where its program is found (beside
+this interpreter, in .peers, where tools/peers puts them, or on PATH); further ones are given by
+`--add NAME=COMMAND`, with `{interface}` where the name goes.
 """
 
 from __future__ import annotations
@@ -23,28 +24,42 @@ from pathlib import Path
 from tools.netlab import Namespace
 
 SOCKETS = Path("/var/run/wireguard")
+PEERS = Path(__file__).resolve().parent.parent / ".peers"
 START_TIME = 10.0  # seconds within which a daemon must answer
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """One way to run one program, in the foreground. `environment` entries are KEY=VALUE."""
+    """One way to run one program, in the foreground. `environment` entries are KEY=VALUE.
+
+    `uapi` says that `wg set` configures it; `compared` that it is in the set that bounds are about.
+    """
 
     name: str
     command: tuple[str, ...]
     environment: tuple[str, ...] = ()
     version: tuple[str, ...] = ("--version",)
+    uapi: bool = True
+    compared: bool = False
 
     @property
     def program(self) -> str | None:
-        """Return the program's path: beside this interpreter first, then on PATH."""
-        beside = Path(sys.executable).parent / self.command[0]
-        return str(beside) if os.access(beside, os.X_OK) else shutil.which(self.command[0])
+        """Return the program's path: beside this interpreter, in .peers, else on PATH."""
+        for folder in (Path(sys.executable).parent, PEERS):
+            if os.access(folder / self.command[0], os.X_OK):
+                return str(folder / self.command[0])
+        return shutil.which(self.command[0])
 
     def describe(self) -> str:
-        """Return the first line with a digit that the program prints about its version."""
+        """Return the version: what was installed by tools/peers, else what the program says.
+
+        A Go program that was built from a module does not know its own version.
+        """
         assert self.program
+        noted = Path(self.program + ".version")
+        if noted.exists():
+            return " ".join([*self.environment, noted.read_text().strip()])
         done = subprocess.run(
             [self.program, *self.version], capture_output=True, text=True, timeout=20
         )
@@ -53,20 +68,35 @@ class Implementation:
         return " ".join([*self.environment, found])
 
 
+_PRIVILEGED = ("WG_SUDO=true",)  # keeps its privileges, as all others do
 TABLE = (
     Implementation("tunneld", ("tunneld", "{interface}", "--ephemeral-key")),
-    Implementation("wireguard-go", ("wireguard-go", "-f", "{interface}")),
+    Implementation("wireguard-go", ("wireguard-go", "-f", "{interface}"), compared=True),
     Implementation(
-        "wireguard-go-1", ("wireguard-go", "-f", "{interface}"), environment=("GOMAXPROCS=1",)
+        "wireguard-go-current", ("wireguard-go-current", "-f", "{interface}"), compared=True
+    ),
+    Implementation(
+        "wireguard-go-current-1",
+        ("wireguard-go-current", "-f", "{interface}"),
+        environment=("GOMAXPROCS=1",),
+        compared=True,
     ),
     Implementation(
         "boringtun-1",
         ("boringtun-cli", "-f", "--threads", "1", "{interface}"),
-        environment=("WG_SUDO=1",),  # keeps its privileges, as all others do
+        environment=_PRIVILEGED,
+        compared=True,
     ),
-    Implementation("boringtun", ("boringtun-cli", "-f", "{interface}"), environment=("WG_SUDO=1",)),
-    Implementation("gotatun", ("gotatun", "-f", "{interface}"), environment=("WG_SUDO=1",)),
-)
+    Implementation(
+        "nebula", ("nebula", "-config", "{config}"), version=("-version",), uapi=False,
+        compared=True,
+    ),
+    Implementation("boringtun", ("boringtun-cli", "-f", "{interface}"), environment=_PRIVILEGED),
+    Implementation("gotatun", ("gotatun", "-f", "{interface}"), environment=_PRIVILEGED),
+)  # fmt: skip
+COMPARED = tuple(one.name for one in TABLE if one.compared)
+DEFAULT = ("tunneld", *COMPARED)
+_BUILT_IN = frozenset(one.name for one in TABLE)
 
 
 def find(names: list[str] | None = None, added: list[str] | None = None) -> list[Implementation]:
@@ -81,7 +111,8 @@ def find(names: list[str] | None = None, added: list[str] | None = None) -> list
         rest = tuple(word for word in words if word not in environment)
         table[name] = Implementation(name, rest, environment)
     if names is None:
-        return [one for one in table.values() if one.program]
+        wanted = [name for name in table if name in DEFAULT or name not in _BUILT_IN]
+        return [table[name] for name in wanted if table[name].program]
     for name in names:
         if name not in table:
             raise LookupError(f"{name}: not one of {', '.join(table)}; --add describes another")
@@ -108,11 +139,12 @@ class Daemon:
     implementation: Implementation
     space: Namespace
     interface: str
+    config: str = ""
     log: Path = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start the program and wait until its UAPI socket answers."""
+        """Start the program and wait until it can be used."""
         handle, name = tempfile.mkstemp(prefix=f"{self.interface}-", suffix=".log")
         os.close(handle)
         self.log = Path(name)
@@ -123,7 +155,10 @@ class Daemon:
         program = self.implementation.program
         if program is None:
             raise LookupError(f"{self.implementation.command[0]}: not installed")
-        words = [word.format(interface=self.interface) for word in self.implementation.command[1:]]
+        words = [
+            word.format(interface=self.interface, config=self.config)
+            for word in self.implementation.command[1:]
+        ]
         with self.log.open("ab") as log:
             self.process = self.space.start(
                 ["env", *self.implementation.environment, program, *words],
@@ -132,7 +167,7 @@ class Daemon:
                 stderr=log,
             )
         try:
-            eventually(f"{self.implementation.name}: UAPI socket", self._answers)
+            eventually(f"{self.implementation.name}: ready", self._answers)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.output()}") from error
 
@@ -141,6 +176,9 @@ class Daemon:
             raise RuntimeError(
                 f"{self.implementation.name}: exit {self.process.returncode}\n{self.output()}"
             )
+        if not self.implementation.uapi:
+            found = self.space.run(f"ip link show up {self.interface}", check=False).stdout
+            return bool(found.strip())
         with socket.socket(socket.AF_UNIX) as client:
             return client.connect_ex(str(SOCKETS / f"{self.interface}.sock")) == 0
 

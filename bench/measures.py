@@ -41,6 +41,7 @@ class Figure:
 FIGURES = (
     Figure("tcp1", "TCP, 1 stream, Gbit/s", 2),
     Figure("tcp1_reverse", "TCP, 1 stream, reverse, Gbit/s", 2),
+    Figure("tcp1_wire", "TCP, 1 stream, veth offloads off, Gbit/s", 2),
     Figure("tcp4", "TCP, 4 streams, Gbit/s", 2),
     Figure("tcp4_reverse", "TCP, 4 streams, reverse, Gbit/s", 2),
     Figure("small", "UDP 64 B at most 1 % lost, k/s", 0),
@@ -142,6 +143,12 @@ def tcp1(run: Run) -> dict[str, float]:
 def tcp1_reverse(run: Run) -> dict[str, float]:
     """One stream from b to a."""
     return {"tcp1_reverse": _gigabits(iperf(run, "-R"))}
+
+
+def tcp1_wire(run: Run) -> dict[str, float]:
+    """One stream from a to b over a link that carries single packets, as a real wire does."""
+    with run.wire.without_offloads():
+        return {"tcp1_wire": _gigabits(iperf(run))}
 
 
 def tcp4(run: Run) -> dict[str, float]:
@@ -270,6 +277,7 @@ MEASURES: dict[str, Callable[[Run], dict[str, float]]] = {
     "idle": idle,
     "tcp1": tcp1,
     "tcp1-reverse": tcp1_reverse,
+    "tcp1-wire": tcp1_wire,
     "tcp4": tcp4,
     "tcp4-reverse": tcp4_reverse,
     "loaded": loaded,

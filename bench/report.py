@@ -7,14 +7,21 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from bench.implementations import COMPARED
 from bench.measures import FIGURES
 
 NO_TUNNEL = "no tunnel"
+BEST = "the best of the set"
+_LESS_IS_BETTER = {figure.key: figure.less_is_better for figure in FIGURES}
 
 
 @dataclass
 class Result:
-    """All figures: `values[name][key]` holds one value a round. `base` is what ratios refer to."""
+    """All figures: `values[name][key]` holds one value a round.
+
+    `base` is what ratios refer to: an implementation, or BEST, which is for each figure the best
+    median of those that are compared with (`implementations.COMPARED`).
+    """
 
     base: str
     machine: dict[str, str]
@@ -31,8 +38,16 @@ class Result:
 
     def median(self, name: str, key: str) -> float | None:
         """Return the median of one figure, None where it was not measured."""
+        if name == BEST:
+            return self.best(key)
         found = self.values.get(name, {}).get(key)
         return median(found) if found else None
+
+    def best(self, key: str) -> float | None:
+        """Return the best median of the set in one figure, None where none was measured."""
+        medians = [self.median(name, key) for name in COMPARED]
+        found = [value for value in medians if value is not None]
+        return (min if _LESS_IS_BETTER[key] else max)(found, default=None)
 
     def ratio(self, name: str, key: str) -> float | None:
         """Return the median divided by the base's median."""
@@ -70,14 +85,26 @@ class Result:
         parts += ["", *(f"{name}: {version}" for name, version in self.versions.items())]
         parts += ["", "Medians (spread over the rounds, of the median)", *self._medians(names)]
         others = [name for name in names if name not in (self.base, NO_TUNNEL)]
-        if others and self.base in names:
+        if others and (self.base == BEST or self.base in names):
             parts += ["", f"Ratios of medians to {self.base} (* where less is better)"]
             parts += self._ratios(others)
         parts += ["", f"Noise: {self._noise()}"]
         parts += [f"FAILED {failure}" for failure in self.failures]
         return "\n".join(parts)
 
+    def as_markdown(self) -> str:
+        """Return the machine, the medians and the noise for a page of documentation."""
+        parts = [*(f"- {key}: {value}" for key, value in self.machine.items())]
+        parts += [f"- {name}: {version}" for name, version in self.versions.items()]
+        parts += [f"- Noise: {self._noise()}"]
+        parts += [f"- failed: {failure}" for failure in self.failures]
+        rows = self._median_rows(list(self.values))
+        return "\n".join([*parts, "", *markdown(rows)])
+
     def _medians(self, names: list[str]) -> Iterable[str]:
+        return align(self._median_rows(names))
+
+    def _median_rows(self, names: list[str]) -> list[list[str]]:
         rows = [["", *names]]
         for figure in FIGURES:
             cells = [figure.title]
@@ -87,7 +114,7 @@ class Result:
                 cells.append(cell if spread is None else f"{cell} ({spread:.0%})")
             if any(cell != "-" for cell in cells[1:]):
                 rows.append(cells)
-        return align(rows)
+        return rows
 
     def _ratios(self, names: list[str]) -> Iterable[str]:
         rows = [["", *names]]
@@ -105,6 +132,12 @@ class Result:
             f"spread without a tunnel: {', '.join(shown) or 'not measured'};"
             f" stolen by the hypervisor: {self.steal:.1%} of the time"
         )
+
+
+def markdown(rows: list[list[str]]) -> list[str]:
+    """Return rows, of which the first is the heading, as the lines of a Markdown table."""
+    rule = ["---", *("---:" for _ in rows[0][1:])]
+    return [f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])]
 
 
 def align(rows: list[list[str]]) -> list[str]:

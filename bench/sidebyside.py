@@ -16,10 +16,12 @@ import sys
 import time
 from pathlib import Path
 
+from bench.bounds import reached
 from bench.implementations import Implementation, find
 from bench.lab import MTU, tunnelled, wired
 from bench.measures import MEASURES, Run
-from bench.report import NO_TUNNEL, Result
+from bench.plot import svg
+from bench.report import BEST, NO_TUNNEL, Result, align, markdown
 
 IDLE = 0.9  # share of idle time that counts as a quiet machine
 
@@ -27,18 +29,23 @@ IDLE = 0.9  # share of idle time that counts as a quiet machine
 def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.sidebyside", description=__doc__)
     add = parser.add_argument
-    add("--implementations", metavar="NAMES", help="comma list; default: all that are installed")
+    add(
+        "--implementations",
+        metavar="NAMES",
+        help="comma list; default: the installed ones of the set",
+    )
     add("--add", action="append", metavar="NAME=COMMAND", help="another one; {interface} in it")
-    add("--base", help="what ratios refer to (default: wireguard-go)", default="wireguard-go")
+    add("--base", metavar="NAME", default=BEST, help=f"what ratios refer to (default: {BEST})")
     add("--rounds", type=int, default=5)
     add("--seconds", type=float, default=5.0, help="length of each TCP run (default 5)")
     add("--pings", type=int, default=1000, help="round trips a measure (default 1000)")
     add("--measures", help=f"comma list of {', '.join(MEASURES)}; default: all")
-    add("--veth-offloads", choices=("on", "off"), default="on", help="off: as over a real wire")
     add("--quick", action="store_true", help="3 rounds of 2 s: to see that it works")
     add("--patience", type=float, default=0.0, metavar="SECONDS",
         help="before each turn, wait at most so long for the machine to be idle")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write everything here too")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables here, as Markdown")
+    add("--svg", type=Path, metavar="FILE", help="draw the medians here")
     options = parser.parse_args(words)
     if options.quick:
         options.rounds, options.seconds, options.pings = 3, 2.0, 200
@@ -72,12 +79,12 @@ def _wait_for_quiet(patience: float) -> None:
             return
 
 
-def _machine(offloads: str) -> dict[str, str]:
+def _machine() -> dict[str, str]:
     info = Path("/proc/cpuinfo").read_text()
     model = next((x.split(":")[1].strip() for x in info.splitlines() if "model name" in x), "?")
     return {
         "machine": f"{model}, {os.cpu_count()} processors, Linux {platform.release()}",
-        "wire": f"veth, offloads {offloads}, MTU 1500, tunnel MTU {MTU}, both ends on this machine",
+        "wire": f"veth, MTU 1500, tunnel MTU {MTU}, both ends on this machine",
         "load before": Path("/proc/loadavg").read_text().split()[0],
     }
 
@@ -91,10 +98,10 @@ def side_by_side(options: argparse.Namespace) -> Result:
     """Run all rounds and return what was found; a turn that fails is kept as a failure."""
     subjects: list[Implementation | None] = [None, *options.implementations]
     versions = {one.name: one.describe() for one in options.implementations}
-    result = Result(options.base, _machine(options.veth_offloads), versions)
+    result = Result(options.base, _machine(), versions)
     starts: dict[str, float] = {}  # where the search for the small-packet rate begins
     times = _processor_times()
-    with wired(offloads=options.veth_offloads == "on") as wire:
+    with wired() as wire:
         for number in range(options.rounds):
             turn = number % len(subjects)
             for subject in subjects[turn:] + subjects[:turn]:
@@ -136,9 +143,15 @@ def main(words: list[str] | None = None) -> int:
         print("sidebyside: needs root to make network namespaces", file=sys.stderr)
         return 4
     result = side_by_side(options)
-    print(result.as_text())
+    bounds = reached(result)
+    print(result.as_text(), *(["", *align(bounds)] if bounds[1:] else []), sep="\n")
     if options.json:
         options.json.write_text(json.dumps(result.as_json(), indent=1) + "\n")
+    if options.markdown:
+        tables = [result.as_markdown(), "", *markdown(bounds), ""]
+        options.markdown.write_text("\n".join(tables))
+    if options.svg:
+        options.svg.write_text(svg(result))
     return 1 if result.failures else 0
 
 

@@ -6,12 +6,16 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from bench import implementations, sidebyside
+from bench.bounds import BOUNDS, reached
+from bench.implementations import COMPARED
 from bench.measures import FIGURES, percentile
-from bench.report import NO_TUNNEL, Result, align
+from bench.plot import svg
+from bench.report import BEST, NO_TUNNEL, Result, align
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,62 @@ def test_report_shows_all_of_it(result: Result) -> None:
     for shown in ("this", "fast: 1.0", "5.00 (40%)", "2.50", "tcp1 100%", "FAILED slow, round 2"):
         assert shown in text
     assert json.loads(json.dumps(result.as_json()))["ratios"]["fast"]["tcp1"] == 2.5
+
+
+def whole_set(values: dict[str, float]) -> Result:
+    """A run in which all of the set ran: each has 1.0 in everything but what `values` says."""
+    made = Result(BEST, {}, {})
+    for name in COMPARED:
+        made.add(name, dict.fromkeys((bound.key for bound in BOUNDS), 1.0))
+    made.add("tunneld", values)
+    return made
+
+
+def test_the_best_of_the_set_is_the_best_of_each_figure() -> None:
+    made = whole_set({"tcp1": 6.0})
+    made.add("nebula", {"tcp1": 3.0, "cpu": 0.4})
+    made.add("boringtun-1", {"cpu": 0.2})
+    assert made.best("tcp1") == 2.0, "the median of nebula's two rounds"
+    assert made.best("cpu") == 0.6, "less is better: the median of 1.0 and 0.2"
+    assert made.ratio("tunneld", "tcp1") == 3.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "verdict"),
+    [
+        ("tcp4", 2.5, "aim reached"),
+        ("tcp4", 1.9, "reached"),
+        ("tcp4", 1.7, "NOT REACHED"),
+        ("cpu", 0.3, "aim reached"),
+        ("cpu", 0.45, "reached"),
+        ("cpu", 0.55, "NOT REACHED"),
+        ("memory_peak", 55.0, "reached"),
+        ("memory_peak", 61.0, "NOT REACHED"),
+    ],
+)
+def test_bounds(key: str, value: float, verdict: str) -> None:
+    (row,) = reached(whole_set({key: value}))[1:]
+    assert row[-1] == verdict
+
+
+def test_a_bound_does_not_count_where_one_of_the_set_is_missing() -> None:
+    made = whole_set({"tcp4": 9.0})
+    del made.values["nebula"]
+    (row,) = reached(made)[1:]
+    assert row[-1] == "does not count: nebula did not run"
+
+
+def test_every_bound_is_about_a_figure() -> None:
+    assert {bound.key for bound in BOUNDS} <= {figure.key for figure in FIGURES}
+
+
+def test_plot_shows_each_implementation_and_its_figure(result: Result) -> None:
+    picture = ElementTree.fromstring(svg(result, "fast"))
+    texts = [element.text for element in picture.iter() if element.tag.endswith("text")]
+    assert {"fast", "slow", "5.00", "2.00"} <= set(texts)
+    assert NO_TUNNEL not in texts
+    widths = [float(one.get("width", 0)) for one in picture.iter() if one.tag.endswith("rect")]
+    assert widths[1] / widths[2] == pytest.approx(2.5, abs=0.01), "bars are in proportion"
 
 
 def test_columns_are_equally_wide() -> None:
@@ -115,7 +175,7 @@ def test_against_another_without_offloads(
 ) -> None:
     if "wireguard-go" not in [one.name for one in implementations.find()]:
         pytest.skip("wireguard-go is not installed")
-    words = ("--veth-offloads", "off", "--measures", "tcp1")
+    words = ("--base", "wireguard-go", "--measures", "tcp1-wire")
     found = short_run(["tunneld", "wireguard-go"], tmp_path / "report.json", *words)
-    assert found["ratios"]["tunneld"]["tcp1"] > 0
+    assert found["ratios"]["tunneld"]["tcp1_wire"] > 0
     assert "Ratios of medians to wireguard-go" in capsys.readouterr().out
