@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 from tunnel._core import ffi, lib
-from tunnel.errors import TunnelError
+from tunnel.errors import MissingFacilityError, TunnelError
 from tunnel.settings import Address
 
 TAG_BYTES: Final = 16
@@ -86,6 +86,16 @@ def hchacha20(key: Buffer, nonce: Buffer) -> bytes:
     return bytes(ffi.buffer(out))
 
 
+_CRYPTO_FLAGS: Final = {
+    "auto": 0,
+    "avx512": 0,
+    "avx2": lib.TC_NO_AVX512,
+    "libcrypto": lib.TC_NO_AVX512 | lib.TC_NO_AVX2,
+}
+CRYPTO_CHOICES: Final = tuple(_CRYPTO_FLAGS)
+"""What `--crypto` takes: the fastest that there is, or one by name."""
+
+
 def seal(key: Buffer, counter: int, data: Buffer) -> bytes:
     """Return ciphertext and tag of a data message's packet."""
     out = bytearray(len(data) + TAG_BYTES)
@@ -110,6 +120,19 @@ def crypto_name(flags: int = 0) -> str:
     """Return what an engine with these flags seals and opens packets with."""
     name: bytes = ffi.string(lib.tc_crypto_name(flags))
     return name.decode()
+
+
+def crypto_flags(choice: str) -> int:
+    """Return the engine's flags for one of CRYPTO_CHOICES.
+
+    Raises MissingFacilityError where this processor does not have what is asked for.
+    """
+    flags = _CRYPTO_FLAGS[choice]
+    if choice not in ("auto", crypto_name(flags)):
+        raise MissingFacilityError(
+            f"crypto {choice}: this processor does not have it; auto would take {crypto_name()}"
+        )
+    return flags
 
 
 def parse(packet: Buffer) -> ParsedPacket:

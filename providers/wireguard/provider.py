@@ -35,6 +35,8 @@ from tunnel import (
     PacketTunnelProvider,
     StopReason,
     TunnelError,
+    crypto_flags,
+    crypto_name,
     tunnel_settings,
 )
 
@@ -93,7 +95,9 @@ class WireGuardProvider(PacketTunnelProvider):
         change = first_change(config)
         try:
             check_change(change)
-            self._engine = Engine(workers=context.workers)
+            crypto = crypto_flags(options.get("crypto", "auto"))
+            self._engine = Engine(workers=context.workers, flags=crypto)
+            self._log.debug("packets are sealed with %s", crypto_name(crypto))
             self._device = Device(self._engine, wall=time.time_ns)
             for worker, link in enumerate(context.links):
                 self._engine.attach_link(worker, link, context.link_flags, context.mtu)

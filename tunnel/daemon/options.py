@@ -19,6 +19,7 @@ from tunnel.values import BadValue, interface_name
 DEFAULT_NAME: Final = "tunnel0"
 LOG_LEVELS: Final = ("error", "warning", "info", "debug")
 WORKERS_MAX: Final = 16
+CRYPTO: Final = ("auto", "avx512", "avx2", "libcrypto")
 
 #: option -> whether it takes a value
 NOT_YET: Final = {
@@ -34,7 +35,6 @@ NOT_YET: Final = {
     "--proxy-credentials": True,
     "--forward": True,
     "--expose": True,
-    "--crypto": True,
 }
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -51,6 +51,7 @@ class Options:
     classify: tuple[tuple[str, str], ...] = ()
     provider: str = "wireguard"
     workers: int = 1
+    crypto: str = "auto"
     check: bool = False
     log_level: str = "info"
     ephemeral_key: bool = False
@@ -93,6 +94,7 @@ def _refusing(command: _Command) -> _Command:
 @click.option("--classify", metavar="IF=TYPE", multiple=True, help="What type IF is.")
 @click.option("--provider", metavar="NAME", default="wireguard", show_default=True)
 @click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=1, show_default=True)
+@click.option("--crypto", type=click.Choice(CRYPTO), default="auto", show_default=True)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option("--check", is_flag=True, help="Print what would be applied, and apply nothing.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
@@ -129,6 +131,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
         classify=tuple(_classify(word) for word in values["classify"]),
         provider=values["provider"],
         workers=values["workers"],
+        crypto=values["crypto"],
         check=values["check"],
         log_level=values["log_level"],
         ephemeral_key=values["ephemeral_key"],

@@ -121,6 +121,7 @@ class _Service:
             policy=plan.policy,
             workers=plan.options.workers,
             manage=plan.managed,
+            options={"crypto": plan.options.crypto},
             log=self.log,
         )
 
