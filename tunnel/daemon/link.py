@@ -51,7 +51,7 @@ def saved_addresses(
     Link-local ones are the kernel's doing unless they were configured. Of an interface that is
     gone, the configured ones. Raises OSError.
     """
-    from tunnel.policy.rtnl import Connection
+    from tunnel.policy.connection import Connection
 
     connection = Connection()
     try:
