@@ -14,7 +14,7 @@ def test_the_command_line_offers_what_there_is() -> None:
     assert CRYPTO == CRYPTO_CHOICES
 
 
-@pytest.mark.parametrize("choice", ("avx512", "avx2"))
+@pytest.mark.parametrize("choice", ["avx512", "avx2"])
 def test_a_kernel_is_taken_where_the_processor_has_it(choice: str) -> None:
     if crypto_name(NO_AVX512 if choice == "avx2" else 0) != choice:
         pytest.skip(f"this processor has no {choice}")
