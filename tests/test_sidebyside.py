@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import implementations, sidebyside
+from bench import implementations, sidebyside, startup
 from bench.bounds import BOUNDS, reached
 from bench.implementations import COMPARED
 from bench.measures import FIGURES, percentile
@@ -179,3 +179,11 @@ def test_against_another_without_offloads(
     found = short_run(["tunneld", "wireguard-go"], tmp_path / "report.json", *words)
     assert found["ratios"]["tunneld"]["tcp1_wire"] > 0
     assert "Ratios of medians to wireguard-go" in capsys.readouterr().out
+
+
+@pytest.mark.root
+def test_one_measured_start() -> None:
+    if os.geteuid():
+        pytest.skip("needs root: network namespaces cannot be made")
+    (seconds,) = startup.measure(1)
+    assert 0 < seconds < startup.LONGEST
