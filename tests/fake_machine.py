@@ -17,7 +17,7 @@ from tunnel.policy.interface import Classification, Confidence, Interface, Inter
 from tunnel.policy.path import Path, PathStatus
 from tunnel.policy.routing import Desired
 from tunnel.provider import PacketTunnelProvider, StopReason, TunnelStatus
-from tunnel.settings import Address, TunnelSettings
+from tunnel.settings import Address, RoutingPolicy, TunnelSettings
 
 LO = Interface(
     index=1,
@@ -75,7 +75,13 @@ class FakeRoutes:
     async def start(self) -> None:
         self._journal.append("clean up")
 
-    async def apply(self, interface: str | None, settings: TunnelSettings, path: Path) -> Desired:
+    async def apply(
+        self,
+        interface: str | None,
+        settings: TunnelSettings,
+        path: Path,
+        policy: RoutingPolicy | None = None,
+    ) -> Desired:
         if self.failures:
             raise self.failures.pop(0)
         self._journal.append(("apply", interface, path.interface and path.interface.name))

@@ -22,7 +22,10 @@ NATIVE = {"tunnel.engine", "tunnel.flow", "tunnel.primitives"}
 #: Cores that do no I/O and read no clock.
 PURE = (
     "tunnel.policy.binding", "tunnel.policy.routing", "tunnel.policy.path", "tunnel.policy.change",
-    "tunnel.policy.interface", "tunnel.policy.numbers", "tunnel.daemon.status",
+    "tunnel.policy.interface", "tunnel.policy.numbers", "tunnel.policy.rtnl",
+    "tunnel.policy.networks", "tunnel.policy.interfacetables", "tunnel.policy.tunnelroutes",
+    "tunnel.policy.difference", "tunnel.policy.lookup", "tunnel.policy.guard",
+    "tunnel.daemon.status",
     "tunnel.daemon.report", "tunnel.daemon.words", "tunnel.wgquick", "tunnel.tomlform",
     "tunnel.describe", "tunnel.settings", "tunnel.errors", "providers.wireguard.messages",
     "providers.wireguard.noise", "providers.wireguard.handshake", "providers.wireguard.cookie",

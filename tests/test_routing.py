@@ -7,21 +7,14 @@ from pathlib import Path as FilePath
 
 import pytest
 
+from tunnel.policy.difference import Plan, is_our_rule, plan
 from tunnel.policy.guard import removal, render
 from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
+from tunnel.policy.interfacetables import COPIED_ROUTES
+from tunnel.policy.networks import subtract
 from tunnel.policy.numbers import BANDS, PROTOCOL, SLOTS, TABLE_MAIN, Numbers
 from tunnel.policy.path import Path, PathStatus
-from tunnel.policy.routing import (
-    COPIED_ROUTES,
-    Desired,
-    Plan,
-    desired,
-    is_our_rule,
-    plan,
-    rule_base,
-    subtract,
-    tunnel_mtu,
-)
+from tunnel.policy.routing import Desired, desired, rule_base, tunnel_mtu
 from tunnel.policy.rtnl import RTN_THROW, SCOPE_LINK, Dump, Link, LinkAddress, Route, Rule
 from tunnel.policy.slot import Slot
 from tunnel.settings import Table, TunnelSettings

@@ -33,7 +33,8 @@ def check(planned: Plan) -> list[str]:
     path = policy.decide(interfaces)
     settings = tunnel_settings(config) if planned.managed else TunnelSettings()
     dump = _with_tunnel(dump, name)
-    wanted = desired(settings, name if planned.managed else None, path, dump, slot=0)
+    tunnel = name if planned.managed else None
+    wanted = desired(settings, tunnel, path, dump, slot=0, policy=config.routing)
     return check_lines(name, config, policy, interfaces, path, wanted, dump)
 
 

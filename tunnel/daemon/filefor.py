@@ -12,6 +12,7 @@ from typing import Final
 
 from tunnel.config import Config, InterfaceConfig, load_config
 from tunnel.errors import ConfigError, Where
+from tunnel.settings import RoutingPolicy
 
 DIRECTORY: Final = Path("/etc/tunneld")
 
@@ -25,7 +26,8 @@ def config_beside(name: str, directory: Path = DIRECTORY) -> Config:
     if not path.exists():
         return Config()
     config = load_config(path)
-    if config.interface != InterfaceConfig() or config.peers:
+    rest = (config.interface, config.routing, config.peers)
+    if rest != (InterfaceConfig(), RoutingPolicy(), ()):
         raise ConfigError(
             "has more than [binding] and [interfaces], which is all that `tunneld IFNAME` takes",
             where=Where(path),

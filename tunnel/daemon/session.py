@@ -104,7 +104,13 @@ class TunnelSession:
         self.failure = None
         self._reported = (TunnelStatus.CONNECTING, "")
         self._underlay = Underlay(
-            self.machine, self.policy, self.overrides, self.interface, self.workers, self.log
+            self.machine,
+            self.policy,
+            self.overrides,
+            self.interface,
+            self.workers,
+            self.log,
+            self.config.routing,
         )
         self._flow: PacketFlow | None = None
         self._stop_reason = StopReason.NONE

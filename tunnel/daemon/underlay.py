@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 from tunnel.errors import MissingFacilityError, TunnelError
-from tunnel.settings import TunnelSettings
+from tunnel.settings import RoutingPolicy, TunnelSettings
 
 if TYPE_CHECKING:
     from tunnel.bind import OuterSockets
@@ -45,7 +45,9 @@ class Underlay:
         name: str,
         workers: int,
         log: logging.Logger,
+        routing: RoutingPolicy | None = None,
     ) -> None:
+        self.routing = routing or RoutingPolicy()
         self._name = name
         self._policy = policy
         self._log = log
@@ -149,9 +151,10 @@ class Underlay:
 
     async def _apply_to(self, path: Path) -> None:
         if self._settings is None:
-            await self._routes.apply(None, TunnelSettings(), path)
+            nothing = TunnelSettings(fwmark=self.outer.mark)
+            await self._routes.apply(None, nothing, path, self.routing)
             return
-        in_force = await self._routes.apply(self._name, self._settings, path)
+        in_force = await self._routes.apply(self._name, self._settings, path, self.routing)
         if self.outer.mark != in_force.mark:
             self.outer.set_mark(in_force.mark)
 

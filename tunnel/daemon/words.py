@@ -10,7 +10,7 @@ from tunnel.policy.binding import BindingPolicy
 from tunnel.policy.interface import Confidence, Interface
 from tunnel.policy.path import Path
 from tunnel.policy.routing import Desired
-from tunnel.policy.rtnl import RTN_THROW, Dump, Route, Rule
+from tunnel.policy.rtnl import Dump, Route, Rule
 
 OTHERS_ARE_FREE = "other programs are not restricted (that is --include-all-networks)"
 
@@ -81,18 +81,9 @@ def _verdict(interface: Interface, policy: BindingPolicy, path: Path) -> str:
 
 
 def _route(route: Route, names: dict[int, str]) -> str:
-    kind = "throw " if route.type == RTN_THROW else ""
-    via = f" via {route.gateway}" if route.gateway is not None else ""
     device = f" dev {names.get(route.index, route.index)}" if route.index else ""
-    return f"route in table {route.table}: {kind}{route.destination}{via}{device}"
+    return f"route in table {route.table}: {route}{device}"
 
 
 def _rule(rule: Rule) -> str:
-    words = [f"rule {rule.preference} (IPv{rule.version}):"]
-    words += [f"from {rule.source}"] if rule.source is not None else []
-    words += [f"oif {rule.oif}"] if rule.oif is not None else []
-    words += [f"{'not ' if rule.invert else ''}fwmark {rule.mark:#x}"] if rule.mark else []
-    words.append(f"lookup {rule.table}")
-    if rule.suppress_prefixlen is not None:
-        words.append(f"suppress_prefixlength {rule.suppress_prefixlen}")
-    return " ".join(words)
+    return f"rule {rule.preference} (IPv{rule.version}): {rule}"

@@ -23,12 +23,13 @@ from typing import TypeVar
 from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
 from tunnel.policy import guard, rtencode
 from tunnel.policy.connection import Connection, Refusal
+from tunnel.policy.difference import Plan, plan
 from tunnel.policy.numbers import SLOTS, Numbers
 from tunnel.policy.path import Path
-from tunnel.policy.routing import Desired, Plan, desired, plan
+from tunnel.policy.routing import Desired, desired
 from tunnel.policy.rtencode import Request
 from tunnel.policy.slot import RUN, Slot
-from tunnel.settings import TunnelSettings
+from tunnel.settings import RoutingPolicy, TunnelSettings
 
 ATTEMPTS = 4
 """The network may change between reading and writing; then it is read and planned again."""
@@ -71,16 +72,24 @@ class MachineRoutes:
         async with self._lock:
             await self._in_thread(self._start)
 
-    async def apply(self, interface: str | None, settings: TunnelSettings, path: Path) -> Desired:
+    async def apply(
+        self,
+        interface: str | None,
+        settings: TunnelSettings,
+        path: Path,
+        policy: RoutingPolicy | None = None,
+    ) -> Desired:
         """Make the machine agree; return what is in force, whose `mark` the outer sockets need.
 
-        `interface` is the tunnel's, None while only the path's own tables are wanted. Raises
+        `interface` is the tunnel's, None while it is not there: then only the path's own tables
+        are made, and under include-all-networks the way past the tunnel is closed. Raises
         MissingFacilityError when it is not there, PrivilegeError, and TunnelError, which names
         what the kernel refused.
         """
         async with self._lock:
             await self._in_thread(self._start)
-            return await self._in_thread(lambda: self._apply(interface, settings, path))
+            policy = policy or RoutingPolicy()
+            return await self._in_thread(lambda: self._apply(interface, settings, path, policy))
 
     async def clear(self) -> None:
         """Remove all that was made, and give the slot back; safe to call again."""
@@ -113,7 +122,13 @@ class MachineRoutes:
         if left:
             self._log(f"removed {left} routes, rules and tables that a crashed tunneld left")
 
-    def _apply(self, interface: str | None, settings: TunnelSettings, path: Path) -> Desired:
+    def _apply(
+        self,
+        interface: str | None,
+        settings: TunnelSettings,
+        path: Path,
+        policy: RoutingPolicy,
+    ) -> Desired:
         slot, connection = self._held()
         wanted, steps = Desired(), Plan()
         problem: OSError | None = None
@@ -121,7 +136,7 @@ class MachineRoutes:
             dump = connection.read()
             if interface is not None and dump.link(interface) is None:
                 raise MissingFacilityError(f"interface {interface} is gone; start the tunnel again")
-            wanted = desired(settings, interface, path, dump, slot.number, self.numbers)
+            wanted = desired(settings, interface, path, dump, slot.number, self.numbers, policy)
             steps = plan(wanted, dump, slot.number, self.numbers, self.in_force)
             if not steps:
                 break
@@ -138,8 +153,10 @@ class MachineRoutes:
     def _guard(self, interface: str | None, wanted: Desired, slot: Slot) -> None:
         """Put the firewall table and the sysctl that go with a default route, or remove them."""
         text = ""
-        if wanted.guarded and interface is not None:
-            text = guard.render(slot.number, interface, wanted.guarded, wanted.mark)
+        if interface is not None and (wanted.guarded or wanted.enforced):
+            text = guard.render(
+                slot.number, interface, wanted.guarded, wanted.mark, wanted.enforced
+            )
         if text == self._rendered:
             return
         if text:
@@ -147,6 +164,8 @@ class MachineRoutes:
         else:
             _restore_src_valid_mark(slot)
         if not _nft(text or guard.removal(slot.number)):
+            if wanted.enforced:
+                raise MissingFacilityError("enforce_routes needs the nft command; install nftables")
             self._log(
                 "no nft command: packets for the tunnel's address that come from another link are "
                 "not dropped; install nftables"

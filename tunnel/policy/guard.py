@@ -1,16 +1,29 @@
-"""The firewall rules that go with a default route through the tunnel, as wg-quick has them. Pure.
+"""The firewall rules that go with a tunnel's routing. Pure. The kill switch is another table.
 
-Packets for the tunnel's address that come from another link are dropped before connection tracking
-(CVE-2019-14899: a network could otherwise probe what runs inside the tunnel). The mark of our outer
-packets is kept with their connection and given to the replies, so that the reverse-path check
-(src_valid_mark) looks them up as we would route them. The kill switch is another table.
+As wg-quick has them: packets for the tunnel's address that come from another link are dropped
+before connection tracking (CVE-2019-14899: a network could otherwise probe what runs inside the
+tunnel). The mark of our outer packets is kept with their connection and given to the replies, so
+that the reverse-path check (src_valid_mark) looks them up as we would route them.
+
+Where routes are enforced, routing alone cannot hold a socket that was bound to another interface:
+IPv4 takes any destination for a neighbour then. What would leave elsewhere for an enforced network
+is rejected, but for the tunnel's own marked packets and what keeps the network alive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
-from tunnel.settings import InterfaceAddress
+from tunnel.settings import InterfaceAddress, Network
+
+_ALIVE = (
+    "    meta l4proto igmp accept\n"
+    "    icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, "
+    "mld-listener-report, mld2-listener-report, mld-listener-done } accept\n"
+    "    udp sport 68 udp dport 67 accept\n"
+    "    udp sport 546 udp dport 547 accept\n"
+)
 
 
 def table_name(slot: int) -> str:
@@ -18,7 +31,13 @@ def table_name(slot: int) -> str:
     return f"tunneld-{slot}"
 
 
-def render(slot: int, interface: str, addresses: Sequence[InterfaceAddress], mark: int) -> str:
+def render(
+    slot: int,
+    interface: str,
+    addresses: Sequence[InterfaceAddress],
+    mark: int,
+    enforced: Sequence[Network] = (),
+) -> str:
     """Return the transaction for `nft -f` that puts the table in place of the former one."""
     drops = "".join(
         f'    iifname != "{interface}" {"ip" if a.version == 4 else "ip6"} daddr {a.ip} '
@@ -34,13 +53,37 @@ def render(slot: int, interface: str, addresses: Sequence[InterfaceAddress], mar
         "  }\n"
         "  chain restore {\n"
         "    type filter hook prerouting priority mangle; policy accept;\n"
-        f"    meta l4proto udp ct mark {mark:#x} meta mark set ct mark\n"
+        f"    meta l4proto {{ tcp, udp }} ct mark {mark:#x} meta mark set ct mark\n"
         "  }\n"
         "  chain save {\n"
         "    type filter hook postrouting priority mangle; policy accept;\n"
-        f"    meta l4proto udp meta mark {mark:#x} ct mark set meta mark\n"
+        f"    meta l4proto {{ tcp, udp }} meta mark {mark:#x} ct mark set meta mark\n"
         "  }\n"
+        f"{_enforcing(interface, mark, enforced)}"
         "}\n"
+    )
+
+
+def _enforcing(interface: str, mark: int, enforced: Sequence[Network]) -> str:
+    rejects = ""
+    four = collapse_addresses(n for n in enforced if isinstance(n, IPv4Network))
+    six = collapse_addresses(n for n in enforced if isinstance(n, IPv6Network))
+    for word, networks in (("ip", list(map(str, four))), ("ip6", list(map(str, six)))):
+        if networks:
+            elements = ", ".join(networks)
+            rejects += (
+                f"    {word} daddr {{ {elements} }} counter reject with icmpx admin-prohibited\n"
+            )
+    if not rejects:
+        return ""
+    return "".join(
+        f"  chain enforce_{hook} {{\n"
+        f"    type filter hook {hook} priority filter; policy accept;\n"
+        f'    oifname {{ "{interface}", "lo" }} accept\n'
+        f"    meta mark {mark:#x} accept\n"
+        f"{_ALIVE}{rejects}"
+        "  }\n"
+        for hook in ("output", "forward")
     )
 
 

@@ -13,6 +13,8 @@ the default route of another.
     rule_base + 2*SLOTS + slot    lookup main suppress_prefixlength 0
     rule_base + 3*SLOTS + slot    not fwmark M lookup T(tunnel)
 
+Where routes are enforced the first two ask for fwmark M too, and the third lets DHCP alone pass.
+
 A rule added without a preference lands just above the lowest that is there: that is what wg-quick
 does, and the reason for `Numbers.rule_base` being far from zero (room for 7,000 of them).
 """
@@ -31,6 +33,8 @@ PROTOCOL = 0x74
 TABLE_MAIN = 254
 METRIC_IPV6 = 1024
 """What the kernel makes of an IPv6 route without a metric."""
+LAST_METRIC = 0xFFFF_FF00
+"""Of the `unreachable` routes that remain when a link and its routes are gone."""
 
 OUTER_OVERHEAD = 80
 """IPv6 header 40, UDP 8, WireGuard 32: what an outer packet adds (contract.md)."""
