@@ -55,7 +55,7 @@ def test_received_unit(measured: Callable[..., Any]) -> None:
             segment = parse(data)
             assert segment is not None
             receiving.receive(segment, 4 * MS)
-            receiving.read(1 << 20)
+            receiving.take(1 << 20)
             for answer in receiving.segments_to_send(4 * MS):
                 render_header(answer)
             receiving.next_deadline()
@@ -80,10 +80,10 @@ def test_sent_and_acknowledged_unit(measured: Callable[..., Any], congestion: st
             end = (a.sender.nxt) & 0xFFFFFFFF
             a.receive(
                 Segment(2, 1, b.sender.nxt & 0xFFFFFFFF, end, 0x10, 0xFFFF,
-                        unit.options._replace(timestamp=(1, now // MS))),
+                        unit.options._replace(timestamp=(now // MS, now // MS))),
                 now,
             )  # fmt: skip
             a.next_deadline()
-        return a.sender.recovery.flight.total
+        return a.sender.una - a.iss - 1
 
-    measured(UNITS, run)
+    assert measured(UNITS, run) == UNITS * len(UNIT)

@@ -9,34 +9,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from tunnel.netstack.endpoint import Endpoint, Event, EventKind, Reason
-from tunnel.netstack.receiver import Receiver
-from tunnel.netstack.recovery import Ack
+from tunnel.netstack.endpoint import Event, EventKind, Reason
+from tunnel.netstack.handshake import SMALLEST_SEGMENT, TIMESTAMP_BYTES, Handshake
 from tunnel.netstack.rtt import SECOND
-from tunnel.netstack.segment import Flag, Options, Segment
-from tunnel.netstack.sequence import unwrap, wrap
+from tunnel.netstack.segment import NO_OPTIONS, Flag, Segment
+from tunnel.netstack.sequence import unwrap
 from tunnel.netstack.states import MAY_RECEIVE, MAY_WRITE, State, Step
 
 _SYN, _FIN, _RST, _ACK = int(Flag.SYN), int(Flag.FIN), int(Flag.RST), int(Flag.ACK)
 _ECE, _CWR = int(Flag.ECE), int(Flag.CWR)
-_TIMESTAMP_BYTES: Final = 12
-_SMALLEST_SEGMENT: Final = 88  # a peer that announces less would make us send headers only
+_NOT_PUSH: Final = 0xFF & ~int(Flag.PSH)
+_MASK, _HALF = 0xFFFFFFFF, 1 << 31
+_ESTABLISHED: Final = State.ESTABLISHED  # a member costs a look-up in its class each time
 _RECENT_IS_OLD: Final = 24 * 24 * 3600 * SECOND  # RFC 7323, section 5.5
-_USER_TIMEOUT_RANGE: Final = (100 * SECOND, 3600 * SECOND)  # L_LIMIT, U_LIMIT of RFC 5482
 
 
-def reset_for(segment: Segment) -> Segment | None:
-    """Return the reset that answers a segment without a connection (RFC 9293, 3.10.7.1)."""
-    if segment.flags & _RST:
-        return None
-    ports = segment.destination_port, segment.source_port
-    if segment.flags & _ACK:
-        return Segment(*ports, segment.acknowledgment, 0, _RST, 0)
-    return Segment(*ports, 0, wrap(segment.sequence + segment.length), _RST | _ACK, 0)
-
-
-class Connection(Endpoint):
+class Connection(Handshake):
     """One connection, from OPEN to CLOSED."""
+
+    __slots__ = ()
 
     # ---- the user's calls (section 3.10.1 to 3.10.6) ----
 
@@ -57,13 +48,17 @@ class Connection(Endpoint):
         """
         if self.state not in MAY_WRITE or self._closing:
             raise BrokenPipeError(f"cannot write: the connection is {self.state.value}")
-        taken = self.sender.buffer.append(data)
+        taken = self.sender.write(data)
         self._write_refused |= taken < len(data)
         return taken
 
     def read(self, most: int) -> bytes:
         """Return up to `most` bytes that came in order; empty when there are none now."""
         return b"" if self.receiver is None else self.receiver.read(most)
+
+    def take(self, most: int) -> list[bytes | memoryview]:
+        """Return up to `most` bytes as they came, in pieces and without a copy."""
+        return [] if self.receiver is None else self.receiver.take(most)
 
     @property
     def readable(self) -> int:
@@ -96,7 +91,7 @@ class Connection(Endpoint):
         if self.state is State.CLOSED:
             return
         if self.state not in (State.LISTEN, State.SYN_SENT, State.TIME_WAIT):
-            self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK))
+            self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK, now, NO_OPTIONS))
         self._close(Reason.ABORTED)
 
     def take_events(self) -> list[Event]:
@@ -106,9 +101,9 @@ class Connection(Endpoint):
 
     def path_segment(self, size: int) -> None:
         """The path takes payloads of this size at most (options not counted off): RFC 1191."""
-        size -= _TIMESTAMP_BYTES if self._timestamps else 0
+        size -= TIMESTAMP_BYTES if self._timestamps else 0
         if size < self.sender.segment:
-            self.sender.resize(max(size, _SMALLEST_SEGMENT), again=True)
+            self.sender.resize(max(size, SMALLEST_SEGMENT), again=True)
 
     def may_be_reused(self, segment: Segment) -> bool:
         """Whether a SYN may take over this connection in TIME-WAIT (RFC 6191, section 2)."""
@@ -126,103 +121,70 @@ class Connection(Endpoint):
 
     def receive(self, segment: Segment, now: int) -> None:
         """Take one segment, or one unit of consecutive ones."""
-        if self.state is State.CLOSED:
+        state = self.state
+        if state is _ESTABLISHED and self._take_predicted(segment, now):
+            return
+        if state is State.CLOSED:
             self._reset_sender(segment)
-        elif self.state is State.LISTEN:
+        elif state is State.LISTEN:
             self._arrive_in_listen(segment, now)
-        elif self.state is State.SYN_SENT:
+        elif state is State.SYN_SENT:
             self._arrive_in_syn_sent(segment, now)
         else:
             self._arrive(segment, now)
 
-    def _reset_sender(self, segment: Segment) -> None:
-        answer = reset_for(segment)
-        if answer is not None:
-            self._outbox.append(answer)
+    def _take_predicted(self, segment: Segment, now: int) -> bool:
+        """Take what nearly every segment of an established connection is: False if it is not.
 
-    def _arrive_in_listen(self, segment: Segment, now: int) -> None:
-        """3.10.7.2: RST, ACK, SYN, in this order."""
-        if segment.flags & _RST:
-            return
-        if segment.flags & _ACK:
-            self._reset_sender(segment)
-        elif segment.flags & _SYN:
-            self.remote_port = segment.source_port
-            self._opened_at = now
-            self._ecn = self._ecn and segment.flags & (_ECE | _CWR) == _ECE | _CWR
-            self._learn_peer(segment, now)
-            self._step(Step.SYN)
-
-    def _arrive_in_syn_sent(self, segment: Segment, now: int) -> None:
-        """3.10.7.3: ACK, RST, SYN, in this order."""
-        flags = segment.flags
-        ack = unwrap(segment.acknowledgment, self.sender.una)
-        if flags & _ACK and not self.sender.start < ack <= self.sender.nxt:
-            self._reset_sender(segment)
-            return
-        if flags & _RST:
-            if flags & _ACK:
-                self._close(Reason.REFUSED)
-            return
-        if not flags & _SYN:
-            return
-        if flags & _ACK:
-            self._ecn = self._ecn and flags & (_ECE | _CWR) == _ECE
-            self._learn_peer(segment, now)
-            self._step(Step.SYN_ACKED)
-            self._establish(segment, ack, now)
-            self._receiver.ack_now = True
-        else:  # simultaneous open: our SYN leaves again, as SYN,ACK
-            self._ecn = self._ecn and flags & (_ECE | _CWR) == _ECE | _CWR
-            self._learn_peer(segment, now)
-            self._step(Step.SYN)
-            self.sender.recovery.send_all_again()
-
-    @property
-    def _receiver(self) -> Receiver:
-        """The receiver, in states that have one."""
-        assert self.receiver is not None
-        return self.receiver
-
-    def _learn_peer(self, segment: Segment, now: int) -> None:
-        """Take the peer's sequence number and what its SYN offers."""
-        settings, options = self.settings, segment.options
-        receiver = Receiver(
-            segment.sequence, settings.receive_buffer, settings.receive_most, self._pool.budget()
-        )
-        self.receiver = receiver
-        self._timestamps = self._timestamps and options.timestamp is not None
-        self._selective = self._selective and options.sack_permitted
-        self._scaling = self._scaling and options.window_shift is not None
-        if self._scaling:
-            self._send_shift = options.window_shift or 0
-        else:
-            self._receive_shift = 0
-        if options.timestamp is not None:
-            self._recent, self._recent_at = options.timestamp[0], now
-        peer = settings.peer_segment if options.mss is None else options.mss
-        size = max(min(peer, settings.segment), _SMALLEST_SEGMENT)
-        receiver.segment = size
-        self.sender.resize(size - (_TIMESTAMP_BYTES if self._timestamps else 0))
-        self.sender.recovery.selective = self._selective
-        self._take_user_timeout(options)
-        self.sender.synchronize(receiver.nxt, self.iss, segment.window)
+        That is payload in order, an acknowledgment of something new, or both, and nothing else to
+        say. The same as `_arrive` would do, in one piece (header prediction).
+        """
+        _, _, sequence, ack, flags, window, options, payload, congested, _ = segment
+        receiver, sender = self.receiver, self.sender
+        recovery = sender.recovery
+        if (
+            flags & _NOT_PUSH != _ACK
+            or receiver is None
+            or sequence != receiver.nxt & _MASK
+            or congested
+            or receiver.fin is not None
+            or options.sack
+        ):
+            return False
+        timestamp = options.timestamp
+        if self._timestamps and (
+            timestamp is None or (timestamp[0] - self._recent) & _MASK >= _HALF
+        ):
+            return False
+        nxt, una = receiver.nxt, recovery.una
+        length = len(payload)
+        news = (ack - una) & _MASK
+        if news:
+            if (
+                news > recovery.nxt - una
+                or nxt + length > receiver.edge
+                or not sender.advance(una + news, now)
+            ):
+                return False
+        elif not length or nxt + length > receiver.edge or recovery.closed:
+            return False
+        if timestamp is not None and nxt <= receiver.acked:
+            self._recent, self._recent_at = timestamp[0], now
         self._heard_at = now
+        self._probes = 0
+        sender.update_window(nxt, una + news, window << self._send_shift)
+        if self._write_refused:
+            self._tell_writable()
+        if length and receiver.accept(nxt, payload, now):
+            self._tell_readable()
+            receiver.tune(now, recovery.trip.smoothed)
+        return True
 
-    def _take_user_timeout(self, options: Options) -> None:
-        """RFC 5482, section 3.1: the larger of both, within limits."""
-        if options.user_timeout:
-            low, high = _USER_TIMEOUT_RANGE
-            theirs = options.user_timeout * SECOND
-            self.user_timeout = min(high, max(self.user_timeout, theirs, low))
-
-    def _establish(self, segment: Segment, ack: int, now: int) -> None:
-        self.sender.open = True
-        self.sender.acknowledge(self._ack_of(segment, ack, now), now, bare=False)
-        self._tell(EventKind.ESTABLISHED)
-        if self._closing:
-            self._step(Step.CLOSE)
-            self.sender.close()
+    def _tell_writable(self) -> None:
+        buffer = self.sender.buffer
+        if 2 * buffer.room >= buffer.limit:
+            self._write_refused = False
+            self._tell(EventKind.WRITABLE)
 
     def _arrive(self, segment: Segment, now: int) -> None:
         """3.10.7.4, for every state that knows the peer."""
@@ -333,40 +295,11 @@ class Connection(Endpoint):
                 bare = not segment.length and window == sender.window
                 sender.acknowledge(self._ack_of(segment, ack, now), now, bare=bare)
             sender.update_window(sequence, ack, window)
-            if self._write_refused and 2 * sender.buffer.room >= sender.buffer.limit:
-                self._write_refused = False
-                self._tell(EventKind.WRITABLE)
+            if self._write_refused:
+                self._tell_writable()
         if sender.fin_acked:
             self._fin_acknowledged(now)
         return True
-
-    def _ack_of(self, segment: Segment, ack: int, now: int) -> Ack:
-        """Read what an acknowledgment says; blocks that cannot be are left out."""
-        sender, options = self.sender, segment.options
-        congested = self._ecn and segment.flags & (_ECE | _SYN) == _ECE
-        echoed_at = 0
-        if options.timestamp is not None and self._timestamps:
-            echoed_at = self._time_of(options.timestamp[1], now)
-        if not options.sack or not self._selective:
-            return Ack(ack, congested=congested, echoed_at=echoed_at)
-        duplicate = None
-        sack: list[tuple[int, int]] = []
-        for i, (left, right) in enumerate(options.sack):
-            low, high = unwrap(left, ack), unwrap(right, ack)
-            if low >= high:
-                continue
-            inside = len(options.sack) > 1 and i == 0 and self._lies_in(low, high, options, ack)
-            if i == 0 and (high <= ack or inside):  # RFC 2883, section 4
-                if high - low <= sender.largest_window:
-                    duplicate = low, high
-            elif ack < high <= sender.nxt and low >= ack:
-                sack.append((low, high))
-        return Ack(ack, tuple(sack), duplicate, congested, echoed_at)
-
-    @staticmethod
-    def _lies_in(low: int, high: int, options: Options, ack: int) -> bool:
-        left, right = (unwrap(edge, ack) for edge in options.sack[1])
-        return left <= low and high <= right
 
     def _fin_acknowledged(self, now: int) -> None:
         if self.state is State.FIN_WAIT_1:
@@ -386,7 +319,7 @@ class Connection(Endpoint):
             if segment.congested:
                 receiver.echo_congestion = True
         if receiver.accept(sequence, segment.payload, now):
-            self._tell(EventKind.READABLE)
+            self._tell_readable()
         receiver.tune(now, self.sender.recovery.trip.smoothed)
 
     def _take_fin(self, now: int) -> None:

@@ -23,8 +23,12 @@ from tunnel.netstack.states import CLOSING_DOWN, State, Step, follow
 
 _SYN, _FIN, _RST = int(Flag.SYN), int(Flag.FIN), int(Flag.RST)
 _ACK, _PSH, _ECE, _CWR = int(Flag.ACK), int(Flag.PSH), int(Flag.ECE), int(Flag.CWR)
-_TIMESTAMP_BYTES: Final = 12
+_make = tuple.__new__  # as in segment.py
 DEFAULT: Final = Settings()
+# An enum's member costs a look-up in its class each time; these are looked at for each segment.
+_CLOSED: Final = State.CLOSED
+_LISTEN: Final = State.LISTEN
+_TIME_WAIT: Final = State.TIME_WAIT
 
 
 class EventKind(Enum):
@@ -54,8 +58,19 @@ class Event(NamedTuple):
     reason: Reason | None = None
 
 
+READABLE: Final = Event(EventKind.READABLE)
+
+
 class Endpoint:
     """One end of a connection."""
+
+    __slots__ = (
+        "_clock_offset", "_closing", "_control", "_ecn", "_events", "_heard_at", "_limit",
+        "_opened_at", "_outbox", "_passive", "_pool", "_probes", "_receive_shift", "_recent",
+        "_recent_at", "_scaling", "_selective", "_send_shift", "_time_wait_at", "_timestamps",
+        "_write_refused", "iss", "local_port", "receiver", "remote_port", "sender", "settings",
+        "state", "user_timeout",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -115,57 +130,64 @@ class Endpoint:
 
     def segments_to_send(self, now: int) -> list[Segment]:
         """Return what leaves now, in order; a payload may hold many segments to be cut."""
-        out, self._outbox = self._outbox, []
-        if self.state in (State.CLOSED, State.LISTEN):
+        out = self._outbox
+        if out:
+            self._outbox = []
+        else:
+            out = []
+        if self.state is _CLOSED or self.state is _LISTEN:
             return out
         sender, receiver = self.sender, self.receiver
         if receiver is not None and receiver.ack_now and receiver.owes_blocks:
-            self._say_acknowledgment(out, now)
-        while (unit := sender.next_unit(now)) is not None:
-            out.append(self._segment_of(unit, now))
-        sender.prepare(now)
+            self._say_what_came(out, now)
+        if sender.has_something:
+            while (unit := sender.next_unit(now)) is not None:
+                out.append(self._segment_of(unit, now))
+            sender.prepare(now)
         if receiver is not None and (
             receiver.ack_now or (receiver.ack_at and now >= receiver.ack_at)
         ):
-            self._say_acknowledgment(out, now)
+            if receiver.duplicate_acks or receiver.owes_blocks:
+                self._say_what_came(out, now)
+            else:
+                receiver.acknowledged()
+                out.append(self._segment(sender.recovery.nxt, _ACK, now))
         return out
 
-    def _say_acknowledgment(self, out: list[Segment], now: int) -> None:
+    def _say_what_came(self, out: list[Segment], now: int) -> None:
+        """An acknowledgment with SACK blocks; without SACK a duplicate for each segment."""
         receiver = self.receiver
         if receiver is None:
             return
         copies = 1 if self._selective else max(receiver.duplicate_acks, 1)
         blocks: tuple[tuple[int, int], ...] = ()
-        if self._selective and receiver.owes_blocks:
+        if self._selective:
             most = 3 if self._timestamps else 4
             blocks = tuple((wrap(low), wrap(high)) for low, high in receiver.blocks(most))
         receiver.acknowledged()
-        options = Options(timestamp=self._timestamp(now), sack=blocks)
-        out += [self._segment(self.sender.nxt, _ACK, options)] * copies
+        options = Options(timestamp=self._timestamp(now), sack=blocks) if blocks else None
+        out += [self._segment(self.sender.nxt, _ACK, now, options)] * copies
 
     def _segment_of(self, unit: Unit, now: int) -> Segment:
-        sender = self.sender
-        start, end = unit.start, unit.end
+        sender, buffer = self.sender, self.sender.buffer
+        start, end, again = unit
         if start == self.iss:
             return self._syn(now)
-        options = NO_OPTIONS
-        if self._timestamps:
-            options = Options(timestamp=self._timestamp(now))
         flags = _ACK
         data_end = end
         if sender.fin is not None and end > sender.fin:
             flags |= _FIN
             data_end = sender.fin
-        payload = sender.buffer.slice(start, data_end) if data_end > start else b""
-        if payload and data_end == sender.buffer.end:
+        payload = buffer.slice(start, data_end) if data_end > start else b""
+        if data_end == buffer.end and data_end > start:
             flags |= _PSH
-        capable = self._ecn and bool(payload) and not unit.again
+        capable = self._ecn and data_end > start and not again
         if capable and sender.recovery.reduced:
             sender.recovery.reduced = False
             flags |= _CWR
         if self.receiver is not None:
             self.receiver.acknowledged()
-        return self._segment(start, flags, options, payload, capable=capable)
+        return self._segment(start, flags, now, None, payload, capable)
 
     def _syn(self, now: int) -> Segment:
         settings = self.settings
@@ -183,29 +205,41 @@ class Endpoint:
         )
         if self.receiver is not None:
             self.receiver.acknowledged()
-        return self._segment(self.iss, flags, options)
+        return self._segment(self.iss, flags, now, options)
 
     def _segment(
         self,
         position: int,
         flags: int,
-        options: Options = NO_OPTIONS,
-        payload: bytes = b"",
-        *,
+        now: int,
+        options: Options | None = None,
+        payload: bytes | memoryview = b"",
         capable: bool = False,
     ) -> Segment:
+        """A segment of ours; without other options it carries a timestamp where negotiated."""
+        if options is not None:
+            pass
+        elif self._timestamps:
+            value = (now // MILLISECOND + self._clock_offset) & 0xFFFFFFFF
+            options = _make(Options, (None, None, False, (value, self._recent), (), None))
+        else:
+            options = NO_OPTIONS
         receiver = self.receiver
         if receiver is None:
             ack, window = 0, self.settings.receive_buffer
         else:
-            ack, window = receiver.nxt, max(receiver.edge - receiver.nxt, 0)
+            ack = receiver.nxt
+            window = receiver.edge - ack if receiver.edge > ack else 0
             if receiver.echo_congestion and not flags & _SYN:
                 flags |= _ECE
         if not flags & _SYN:
             window >>= self._receive_shift
-        return Segment(
-            self.local_port, self.remote_port, position & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags,
-            min(window, 0xFFFF), options, payload, False, capable,
+        if window > 0xFFFF:
+            window = 0xFFFF
+        return _make(
+            Segment,
+            (self.local_port, self.remote_port, position & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags,
+             window, options, payload, False, capable),
         )  # fmt: skip
 
     def _challenge(self, now: int) -> None:
@@ -214,7 +248,7 @@ class Endpoint:
             self._acknowledge_at_once(now)
 
     def _acknowledge_at_once(self, now: int) -> None:
-        self._say_acknowledgment(self._outbox, now)
+        self._say_what_came(self._outbox, now)
 
     def _timestamp(self, now: int) -> tuple[int, int] | None:
         if not self._timestamps:
@@ -247,6 +281,11 @@ class Endpoint:
         if event not in self._events:
             self._events.append(event)
 
+    def _tell_readable(self) -> None:
+        events = self._events
+        if not events or READABLE not in events:
+            events.append(READABLE)
+
     def _wait_out(self, now: int) -> None:
         self._time_wait_at = now + self.settings.time_wait
 
@@ -255,24 +294,25 @@ class Endpoint:
     def next_deadline(self) -> int | None:
         """When `handle_timeout` is due (ns); None where nothing is waited for."""
         state = self.state
-        if state in (State.CLOSED, State.LISTEN):
+        if state is _CLOSED or state is _LISTEN:
             return None
-        if state is State.TIME_WAIT:
+        if state is _TIME_WAIT:
             return self._time_wait_at
-        due = self.sender.deadline
-        receiver = self.receiver
+        sender, receiver = self.sender, self.receiver
+        due = sender.deadline
         if receiver is not None and receiver.ack_at and (due is None or receiver.ack_at < due):
             due = receiver.ack_at
-        if len(self.sender.recovery.flight):
-            give_up = self._give_up_at
-            return give_up if due is None else min(due, give_up)
-        if self._keepalive_at is not None:
-            return self._keepalive_at if due is None else min(due, self._keepalive_at)
-        return due
+        if sender.recovery.una != sender.recovery.nxt:
+            last = self._give_up_at
+        elif self.settings.keepalive and (at := self._keepalive_at) is not None:
+            last = at
+        else:
+            return due
+        return last if due is None or last < due else due
 
     @property
     def _give_up_at(self) -> int:
-        if self.state in (State.SYN_SENT, State.SYN_RECEIVED):
+        if not self.sender.open:
             return self._opened_at + self.settings.connect_timeout
         return self.sender.recovery.progress_at + self.user_timeout
 
@@ -293,7 +333,7 @@ class Endpoint:
             return
         if len(self.sender.recovery.flight):
             if now >= self._give_up_at:
-                self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK))
+                self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK, now, NO_OPTIONS))
                 self._close(Reason.TIMED_OUT)
                 return
         elif self._keepalive_at is not None and now >= self._keepalive_at:
@@ -303,9 +343,8 @@ class Endpoint:
     def _keep_alive(self, now: int) -> None:
         """A segment just below the window, which must be answered (RFC 9293, section 3.8.4)."""
         if self._probes >= self.settings.keepalive_count:
-            self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK))
+            self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK, now, NO_OPTIONS))
             self._close(Reason.TIMED_OUT)
             return
         self._probes += 1
-        options = Options(timestamp=self._timestamp(now))
-        self._outbox.append(self._segment(self.sender.nxt - 1, _ACK, options))
+        self._outbox.append(self._segment(self.sender.nxt - 1, _ACK, now))

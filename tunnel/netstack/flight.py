@@ -12,39 +12,36 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from typing import Final
 
 
 class Sent:
     """One record of the flight."""
 
     __slots__ = (
-        "app_limited",
-        "delivered",
-        "delivered_at",
-        "end",
-        "first_sent_at",
-        "in_flight",
-        "lost",
-        "lost_before",
-        "sacked",
-        "sent_at",
-        "start",
-        "transmissions",
-    )
+        "app_limited", "delivered", "delivered_at", "end", "first_sent_at", "in_flight", "lost",
+        "lost_before", "sacked", "sent_at", "start", "transmissions",
+    )  # fmt: skip
+    start: int
+    end: int
+    transmissions: int
+    sacked: bool
+    lost: bool
+    sent_at: int
+    first_sent_at: int
+    delivered: int
+    delivered_at: int
+    in_flight: int
+    lost_before: int
+    app_limited: bool
 
     def __init__(self, start: int, end: int) -> None:
+        """The rest of it is set as it leaves (DeliveryRate.on_sent)."""
         self.start = start
         self.end = end
         self.transmissions = 0
         self.sacked = False
         self.lost = False
-        self.sent_at = 0
-        self.first_sent_at = 0
-        self.delivered = 0
-        self.delivered_at = 0
-        self.in_flight = 0
-        self.lost_before = 0
-        self.app_limited = False
 
     @property
     def length(self) -> int:
@@ -54,11 +51,13 @@ class Sent:
     def split(self, at: int) -> Sent:
         """Cut the record at a position inside it; return the part behind it."""
         rest = Sent(at, self.end)
-        for name in Sent.__slots__:
-            if name not in ("start", "end"):
-                setattr(rest, name, getattr(self, name))
+        for name in _COPIED:
+            setattr(rest, name, getattr(self, name))
         self.end = at
         return rest
+
+
+_COPIED: Final = tuple(name for name in Sent.__slots__ if name not in ("start", "end"))
 
 
 class Flight:
@@ -76,6 +75,28 @@ class Flight:
         """Add a record for new data."""
         self._records.append(record)
         self._starts.append(record.start)
+
+    def advance(self, position: int) -> Sent:
+        """Take out everything below a cumulative acknowledgment, where nothing is marked.
+
+        Return the newest record that it touches; one that it covers in part just becomes shorter.
+        """
+        records = self._records
+        first = records[0]
+        end = first.end
+        if position < end:  # within one unit
+            first.start = self._starts[0] = position
+            return first
+        if position == end:
+            del records[0], self._starts[0]
+            return first
+        count = bisect_left(self._starts, position)
+        last = records[count - 1]
+        if last.end > position:
+            count -= 1
+            last.start = self._starts[count] = position
+        del records[:count], self._starts[:count]
+        return last
 
     def acknowledge(self, position: int) -> list[Sent]:
         """Take out everything below a cumulative acknowledgment."""

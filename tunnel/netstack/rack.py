@@ -15,22 +15,16 @@ from tunnel.netstack.rtt import MILLISECOND, RoundTrip
 DUPLICATE_THRESHOLD: Final = 3
 WINDOW_MULTIPLIER_MAX: Final = 16
 _PERSISTENCE: Final = 16  # recoveries that a widened window lasts
-_MAX_ACK_DELAY: Final = 200 * MILLISECOND
+MAX_ACK_DELAY: Final = 200 * MILLISECOND  # of the peer: section 7.2
 
 
 class Rack:
     """RACK's state (section 5.2) and its steps 1 to 5 (section 6.2)."""
 
     __slots__ = (
-        "_dsack_round",
-        "_multiplier",
-        "_persist",
-        "end",
-        "forward",
-        "reordering_seen",
-        "rtt",
+        "_dsack_round", "_multiplier", "_persist", "end", "forward", "reordering_seen", "rtt",
         "sent_at",
-    )
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.sent_at = 0  # of the newest record delivered: RACK.xmit_ts
@@ -97,13 +91,3 @@ class Rack:
             else:
                 wait = max(wait, remaining)
         return lost, wait
-
-
-def probe_timeout(trip: RoundTrip, flight: Flight, segment: int) -> int:
-    """How long after the last transmission a tail loss probe is due (section 7.2)."""
-    if not trip.smoothed:
-        return trip.timeout
-    wait = 2 * trip.smoothed
-    if flight.outstanding <= segment:
-        wait += _MAX_ACK_DELAY
-    return min(wait, trip.timeout)

@@ -7,22 +7,12 @@ interval counts, so that neither a burst nor a compressed train of acknowledgmen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Final
 
+from tunnel.netstack.congestion.control import AckSample
 from tunnel.netstack.flight import Sent
 
-_SECOND = 1_000_000_000
-
-
-@dataclass(slots=True)
-class RateSample:
-    """What the newest of the records that one acknowledgment delivered says."""
-
-    prior_delivered: int
-    rate: int  # bytes a second, 0 when the interval was too short to be believed
-    app_limited: bool
-    tx_in_flight: int
-    lost_since: int
+_SECOND: Final = 1_000_000_000
 
 
 class DeliveryRate:
@@ -40,7 +30,7 @@ class DeliveryRate:
 
     def on_sent(self, record: Sent, now: int, in_flight: int) -> None:
         """Note the state of things on a record that leaves; `in_flight` includes it."""
-        if in_flight <= record.length:
+        if in_flight <= record.end - record.start:
             self._first_sent_at = self.delivered_at = now
         record.sent_at = now
         record.first_sent_at = self._first_sent_at
@@ -48,11 +38,11 @@ class DeliveryRate:
         record.delivered_at = self.delivered_at
         record.in_flight = in_flight
         record.lost_before = self.lost
-        record.app_limited = bool(self._app_limited)
+        record.app_limited = self._app_limited > 0
 
-    def on_delivered(self, record: Sent, now: int) -> None:
-        """Count a record that was delivered for the first time."""
-        self.delivered += record.length
+    def on_delivered(self, record: Sent, size: int, now: int) -> None:
+        """Count `size` bytes of a record that were delivered for the first time."""
+        self.delivered += size
         self.delivered_at = now
         newest = self._newest
         if newest is None or (record.sent_at, record.end) > (newest.sent_at, newest.end):
@@ -62,24 +52,27 @@ class DeliveryRate:
         """The user has no more to send: what is sent until this is delivered says little."""
         self._app_limited = max(self.delivered + in_flight, 1)
 
-    def sample(self, minimum_rtt: int) -> RateSample | None:
-        """Return what the acknowledgment just processed tells; None if it delivered nothing."""
-        newest, self._newest = self._newest, None
+    def fill(self, sample: AckSample, minimum_rtt: int) -> bool:
+        """Put in what the acknowledgment just processed tells; False if it delivered nothing."""
+        newest = self._newest
         if newest is None:
-            return None
-        if self._app_limited and self.delivered > self._app_limited:
+            return False
+        self._newest = None
+        delivered = self.delivered
+        if self._app_limited and delivered > self._app_limited:
             self._app_limited = 0
-        self._first_sent_at = newest.sent_at
-        interval = max(
-            newest.sent_at - newest.first_sent_at, self.delivered_at - newest.delivered_at
-        )
-        rate = 0
-        if interval >= max(minimum_rtt, 1):
-            rate = (self.delivered - newest.delivered) * _SECOND // interval
-        return RateSample(
-            newest.delivered,
-            rate,
-            newest.app_limited,
-            newest.in_flight,
-            self.lost - newest.lost_before,
-        )
+        sent_at = self._first_sent_at = newest.sent_at
+        interval = sent_at - newest.first_sent_at
+        acked = self.delivered_at - newest.delivered_at
+        if acked > interval:
+            interval = acked
+        prior = newest.delivered
+        sample.delivered = delivered
+        sample.prior_delivered = prior
+        # An interval below the round trip's minimum is too short to be believed.
+        believed = interval > 0 and interval >= minimum_rtt
+        sample.delivery_rate = (delivered - prior) * _SECOND // interval if believed else 0
+        sample.app_limited = newest.app_limited
+        sample.tx_in_flight = newest.in_flight
+        sample.lost_since = self.lost - newest.lost_before
+        return True

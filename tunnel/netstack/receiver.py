@@ -24,27 +24,52 @@ DELAY: Final = 40 * MILLISECOND
 _QUICK: Final = 16  # segments at the start that are acknowledged without delay
 MAX_PIECES: Final = 512  # out of order; a peer that sends single bytes gains nothing
 
+Payload = bytes | memoryview
+_COPIED: Final = 2048  # below this a copy is cheaper than what a view keeps alive
+
+
+def kept(payload: Payload) -> Payload:
+    """Return something that stays as it is: a large read-only view itself, else a copy."""
+    if len(payload) >= _COPIED and (isinstance(payload, bytes) or payload.readonly):
+        return payload
+    return bytes(payload)
+
+
+def _position(piece: tuple[int, Payload]) -> int:
+    return piece[0]
+
 
 class Receiver:
     """From the peer's initial sequence number on; positions are unwrapped."""
 
-    def __init__(self, start: int, capacity: int, most: int, budget: Budget) -> None:
+    __slots__ = (
+        "_budget", "_capacity", "_carried", "_duplicate", "_most", "_newest", "_offset", "_pieces",
+        "_quick", "_ranges", "_read_bytes", "_ready", "_round_at", "_round_bytes", "_step",
+        "ack_at", "ack_now", "acked", "duplicate_acks", "echo_congestion", "edge", "fin", "nxt",
+        "readable", "segment",
+    )  # fmt: skip
+
+    def __init__(
+        self, start: int, capacity: int, most: int, budget: Budget, segment: int = 536
+    ) -> None:
         self.nxt = start + 1  # RCV.NXT
         self.fin: int | None = None  # the position of the peer's FIN
-        self.segment = 536
+        self.segment = segment
         self.ack_now = False
         self.ack_at = 0  # 0: no acknowledgment is owed
         self.echo_congestion = False  # RFC 3168: ECE until CWR
         self.acked = self.nxt  # Last.ACK.sent
         self.edge = self.nxt  # the right edge of the window as the peer knows it
         self.duplicate_acks = 0  # owed at once, one for each segment out of order
+        self.readable = 0  # bytes in order that wait for the reader
         self._capacity = capacity
+        self._step = min(segment, capacity // 2)  # smaller steps of the edge are silly
         self._most = most
         self._budget = budget
-        self._ready: deque[bytes] = deque()
-        self._ready_bytes = 0
+        self._ready: deque[Payload] = deque()
+        self._offset = 0  # what of the first of them has been read
         self._ranges = Ranges()
-        self._pieces: list[tuple[int, bytes]] = []
+        self._pieces: list[tuple[int, Payload]] = []
         self._newest: list[int] = []  # a position in each block, newest first
         self._duplicate: tuple[int, int] | None = None
         self._quick = _QUICK
@@ -52,44 +77,48 @@ class Receiver:
 
     # ---- what comes in ----
 
-    def accept(self, start: int, payload: bytes | memoryview, now: int) -> bool:
+    def accept(self, start: int, payload: Payload, now: int) -> bool:
         """Take payload that overlaps the window; return whether bytes became readable."""
         end = start + len(payload)
+        nxt = self.nxt
+        if start == nxt < end <= self.edge and not self._pieces:
+            self._deliver(kept(payload), end)
+            self._owe(now)
+            return True
         right = self.window_end
-        if start < self.nxt:
-            if end <= self.nxt:
+        if start < nxt:
+            if end <= nxt:
                 self._note_duplicate(start, end)
                 return False
-            self._duplicate = (start, self.nxt)
-            payload = payload[self.nxt - start :]
-            start = self.nxt
+            self._duplicate = (start, nxt)
+            payload = payload[nxt - start :]
+            start = nxt
         if end > right:  # beyond the window: not taken, so not acknowledged
             payload = payload[: right - start]
             end = right
         if end <= start:
             self.ack_now = True
             return False
-        if start > self.nxt:
+        if start > nxt:
             self._hold(start, end, payload)
             return False
-        self._deliver(bytes(payload), end)
+        self._deliver(kept(payload), end)
         if self._pieces:
             self._fill()
             self.ack_now = True
         self._owe(now)
         return True
 
-    def _deliver(self, data: bytes, end: int) -> None:
+    def _deliver(self, data: Payload, end: int) -> None:
         self._ready.append(data)
-        self._ready_bytes += len(data)
+        self.readable += end - self.nxt
         self.nxt = end
 
     def _owe(self, now: int) -> None:
-        owed = self.nxt - self.acked
-        if self._quick > 0:
-            self._quick -= 1
+        if self.nxt - self.acked >= 2 * self.segment:
             self.ack_now = True
-        elif owed >= 2 * self.segment:
+        elif self._quick > 0:
+            self._quick -= 1
             self.ack_now = True
         elif not self.ack_at:
             self.ack_at = now + DELAY
@@ -98,7 +127,7 @@ class Receiver:
         self._duplicate = (start, end)
         self.ack_now = True
 
-    def _hold(self, start: int, end: int, payload: bytes | memoryview) -> None:
+    def _hold(self, start: int, end: int, payload: Payload) -> None:
         self.ack_now = True
         self.duplicate_acks += 1
         known = self._ranges.covering(start)
@@ -106,7 +135,8 @@ class Receiver:
             self._note_duplicate(start, end)
         elif len(self._pieces) < MAX_PIECES:
             for low, high in list(self._ranges.gaps(start, end)):
-                insort(self._pieces, (low, bytes(payload[low - start : high - start])))
+                piece = kept(payload[low - start : high - start])
+                insort(self._pieces, (low, piece), key=_position)
             self._ranges.add(start, end)
         else:
             return
@@ -174,39 +204,49 @@ class Receiver:
     @property
     def window_end(self) -> int:
         """The right edge that an acknowledgment sent now would tell."""
-        room = self._capacity - self._ready_bytes
-        edge = self.nxt + room
+        edge = self.nxt + self._capacity - self.readable
         # A silly step is not worth telling: less than a segment and less than half the buffer.
-        if edge - self.edge < min(self.segment, self._capacity // 2):
-            edge = self.edge
-        return max(edge, self.edge, self.nxt)
+        if edge - self.edge >= self._step and edge > self.edge:
+            return edge
+        return self.edge if self.edge > self.nxt else self.nxt
 
     # ---- the reader ----
 
-    @property
-    def readable(self) -> int:
-        """Bytes in order that wait for the reader."""
-        return self._ready_bytes
+    def take(self, most: int) -> list[Payload]:
+        """Give up to `most` bytes, uncopied; a window that opens by enough is told at once."""
+        parts: list[Payload] = []
+        left = most
+        ready, offset = self._ready, self._offset
+        while ready and left > 0:
+            head = ready[0]
+            size = len(head) - offset
+            if size <= left:
+                parts.append(head[offset:] if offset else head)
+                ready.popleft()
+                offset = 0
+                left -= size
+            else:
+                parts.append(head[offset : offset + left])
+                offset += left
+                left = 0
+        self._offset = offset
+        taken = most - left
+        self.readable -= taken
+        self._read_bytes += taken
+        nxt, edge = self.nxt, self.edge
+        opened = nxt + self._capacity - self.readable - edge
+        if opened >= self._step and opened > 0:
+            told = edge - nxt
+            if told < 2 * self.segment or opened >= self._capacity // 2:
+                self.ack_now = True
+        return parts
 
     def read(self, most: int) -> bytes:
-        """Give up to `most` bytes; a window that opens by enough is told at once."""
-        parts: list[bytes] = []
-        left = most
-        while left and self._ready:
-            head = self._ready.popleft()
-            if len(head) > left:
-                self._ready.appendleft(head[left:])
-                head = head[:left]
-            parts.append(head)
-            left -= len(head)
-        taken = most - left
-        self._ready_bytes -= taken
-        self._read_bytes += taken
-        told = self.edge - self.nxt
-        opened = self.window_end - self.edge
-        if opened and (told < 2 * self.segment or opened >= self._capacity // 2):
-            self.ack_now = True
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        """Give up to `most` bytes in one piece."""
+        parts = self.take(most)
+        if len(parts) == 1 and isinstance(parts[0], bytes):
+            return parts[0]
+        return b"".join(parts)
 
     def tune(self, now: int, rtt: int) -> None:
         """Once a round trip: room for twice what the reader took in it, so that growth shows.
@@ -221,6 +261,7 @@ class Receiver:
         wanted = min(gain * carried + 16 * self.segment, self._most)
         if carried and wanted > self._capacity:
             self._capacity += self._budget.take(wanted - self._capacity)
+            self._step = min(self.segment, self._capacity // 2)
 
     def release(self) -> None:
         """Give everything back: the connection is over for the peer, the reader may still read."""

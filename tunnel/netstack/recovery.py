@@ -10,37 +10,29 @@ An episode that answered no loss is taken back: by timestamps (Eifel, RFC 3522) 
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import NamedTuple
+from typing import Final
 
+from tunnel.netstack.acks import Ack
 from tunnel.netstack.congestion.control import AckSample, CongestionControl
 from tunnel.netstack.flight import Flight, Sent
 from tunnel.netstack.prr import ProportionalRateReduction
-from tunnel.netstack.rack import Rack, probe_timeout
+from tunnel.netstack.rack import MAX_ACK_DELAY, Rack
 from tunnel.netstack.rate import DeliveryRate
 from tunnel.netstack.rtt import RoundTrip
+from tunnel.netstack.states import Mode
 
-
-class Mode(Enum):
-    """Whether losses are being repaired."""
-
-    OPEN = "open"
-    RECOVERY = "recovery"
-    LOSS = "after a retransmission timeout"
-
-
-class Ack(NamedTuple):
-    """An acknowledgment, in unwrapped positions."""
-
-    position: int
-    sack: tuple[tuple[int, int], ...] = ()
-    duplicate: tuple[int, int] | None = None  # DSACK
-    congested: bool = False  # ECE
-    echoed_at: int = 0  # when the echoed timestamp was sent (ns, floored to its tick); 0: none
+_OPEN: Final = Mode.OPEN
 
 
 class Recovery:
     """One connection's flight and what is known of it."""
+
+    __slots__ = (
+        "_again", "_congestion_point", "_first_again", "_point", "_probe_again", "_probe_end",
+        "_prr", "_quota", "_reorder_at", "_rto_base", "_sample", "_sent_at", "_sent_once", "closed",
+        "control", "flight", "mode", "nxt", "probe", "progress_at", "rack", "rate", "reduced",
+        "segment", "selective", "trip", "una",
+    )  # fmt: skip
 
     def __init__(self, start: int, control: CongestionControl, segment: int) -> None:
         self.una = self.nxt = start
@@ -65,6 +57,8 @@ class Recovery:
         self._reorder_at = 0
         self._probe_end = 0  # TLP.end_seq; 0 when none is outstanding
         self._probe_again = False  # the probe sent old data
+        self._sent_once = start  # nothing at or above was sent twice
+        self._sample = AckSample()
         self._first_again = 0  # when the episode's first retransmission left
         self._again = 0  # the episode's retransmitted bytes not yet known to be needless
 
@@ -75,14 +69,15 @@ class Recovery:
         """How many bytes congestion control lets leave now; can be negative."""
         if self._prr is not None:
             return self._quota
-        return self.control.window - self.flight.outstanding
+        flight = self.flight
+        return self.control.window - (self.nxt - self.una - flight.sacked - flight.lost)
 
     def sent_new(self, end: int, now: int, *, app_limited: bool) -> None:
         """[nxt, end) leaves for the first time."""
-        record = Sent(self.nxt, end)
-        if not len(self.flight):
-            self._rto_base = now
-            self.progress_at = now
+        start = self.nxt
+        record = Sent(start, end)
+        if start == self.una:
+            self._rto_base = self.progress_at = now
         self.flight.append(record)
         self.nxt = end
         if self.probe:
@@ -91,6 +86,7 @@ class Recovery:
 
     def sent_again(self, record: Sent, now: int) -> None:
         """A record leaves once more."""
+        self._sent_once = self.nxt
         self.flight.mark_sent_again(record)
         if self.probe:
             self._note_probe(again=True)
@@ -101,13 +97,16 @@ class Recovery:
 
     def _leave(self, record: Sent, now: int, *, app_limited: bool) -> None:
         record.transmissions += 1
-        in_flight = self.flight.outstanding
+        flight = self.flight
+        length = record.end - record.start
+        in_flight = self.nxt - self.una - flight.sacked - flight.lost
         self.rate.on_sent(record, now, in_flight)
         self._sent_at = now
         if self._prr is not None:
-            self._prr.sent += record.length
-            self._quota -= record.length
-        self.control.on_sent(now, record.length, in_flight, app_limited=app_limited)
+            self._prr.sent += length
+            self._quota -= length
+        if in_flight <= length:
+            self.control.on_restart(now, app_limited=app_limited)
 
     def _note_probe(self, *, again: bool) -> None:
         self.probe = False
@@ -115,6 +114,46 @@ class Recovery:
         self._probe_again = again
 
     # ---- acknowledgments ----
+
+    def advance(self, position: int, now: int) -> bool:
+        """Take an acknowledgment that says only that all below `position` has come, in order.
+
+        False, and nothing is done, unless no loss is known or suspected: then it is for
+        `acknowledge`. What that does step by step is here in one piece, as nearly every
+        acknowledgment is of this kind.
+        """
+        flight, una = self.flight, self.una
+        if (
+            una < self._sent_once
+            or self.mode is not _OPEN
+            or flight.sacked
+            or flight.lost
+            or self._probe_end
+        ):
+            return False
+        nxt = self.nxt
+        prior = nxt - una
+        newest = flight.advance(position)
+        sent_at = newest.sent_at
+        self.una = position
+        self._rto_base = self.progress_at = now
+        self._reorder_at = 0
+        self.rate.on_delivered(newest, position - una, now)
+        rack, trip = self.rack, self.trip
+        rack.sent_at = sent_at  # steps 1 to 3 of RFC 8985, section 6.2
+        rack.end = rack.forward = position
+        rack.rtt = rtt = now - sent_at
+        in_window = (nxt - position) // (2 * self.segment)
+        trip.sample(rtt, samples_per_window=1 if in_window < 1 else min(in_window, 16))
+        sample = self._sample
+        sample.acked = position - una
+        sample.lost = 0
+        sample.in_flight = nxt - position
+        sample.prior_in_flight = prior
+        sample.rtt = rtt
+        sample.congested = sample.in_recovery = False
+        self._tell(now)
+        return True
 
     def acknowledge(self, ack: Ack, now: int) -> int:
         """Take an acknowledgment; return how many bytes it delivered."""
@@ -141,7 +180,15 @@ class Recovery:
         self._end_probe(ack, now, prior)
         self._change_mode(ack, now, prior, advanced=advanced)
         if delivered:
-            self._inform(ack, now, delivered, prior, lost_before, rtt)
+            sample = self._sample
+            sample.acked = delivered
+            sample.lost = self.rate.lost - lost_before
+            sample.in_flight = flight.outstanding
+            sample.prior_in_flight = prior
+            sample.rtt = rtt
+            sample.congested = ack.congested
+            sample.in_recovery = self.mode is Mode.RECOVERY
+            self._tell(now)
         if self._prr is not None and delivered:
             safe = advanced and self.rate.lost == lost_before
             self._quota = self._prr.allowance(delivered, flight.outstanding, safe=safe)
@@ -152,7 +199,7 @@ class Recovery:
     def _note_delivery(self, fresh: list[Sent], now: int) -> int:
         delivered = 0
         for record in fresh:
-            self.rate.on_delivered(record, now)
+            self.rate.on_delivered(record, record.length, now)
             self.rack.delivered(record, now, self.trip)
             delivered += record.length
         return delivered
@@ -173,34 +220,16 @@ class Recovery:
         self.trip.sample(now - sent_at, samples_per_window=min(in_window, 16))
         return now - sent_at
 
-    def _inform(
-        self, ack: Ack, now: int, delivered: int, prior: int, lost_before: int, rtt: int
-    ) -> None:
-        told = self.rate.sample(self.trip.minimum)
-        if told is None:
-            return
-        self.control.on_ack(
-            AckSample(
-                now=now,
-                acked=delivered,
-                lost=self.rate.lost - lost_before,
-                in_flight=self.flight.outstanding,
-                prior_in_flight=prior,
-                rtt=rtt,
-                minimum_rtt=self.trip.minimum,
-                smoothed_rtt=self.trip.smoothed,
-                delivered=self.rate.delivered,
-                prior_delivered=told.prior_delivered,
-                delivery_rate=told.rate,
-                app_limited=told.app_limited,
-                tx_in_flight=told.tx_in_flight,
-                lost_since=told.lost_since,
-                cumulative=self.una,
-                next_sequence=self.nxt,
-                congested=ack.congested,
-                in_recovery=self.mode is Mode.RECOVERY,
-            )
-        )
+    def _tell(self, now: int) -> None:
+        """Complete the sample and hand it to congestion control."""
+        sample, trip = self._sample, self.trip
+        if self.rate.fill(sample, trip.minimum):
+            sample.now = now
+            sample.minimum_rtt = trip.minimum
+            sample.smoothed_rtt = trip.smoothed
+            sample.cumulative = self.una
+            sample.next_sequence = self.nxt
+            self.control.on_ack(sample)
 
     # ---- losses ----
 
@@ -297,24 +326,29 @@ class Recovery:
     @property
     def deadline(self) -> int | None:
         """When `handle_timeout` is due."""
-        if not len(self.flight):
+        una, nxt = self.una, self.nxt
+        if una == nxt:
             return None
-        rto = self._rto_base + self.trip.timeout
+        trip = self.trip
+        rto = self._rto_base + trip.timeout
         if self._reorder_at:
             return min(self._reorder_at, rto)
         if self._may_probe:
-            pto = max(self._sent_at, self._rto_base)
-            return min(pto + probe_timeout(self.trip, self.flight, self.segment), rto)
+            wait = 2 * trip.smoothed
+            if nxt - una <= self.segment:
+                wait += MAX_ACK_DELAY
+            wait += self._sent_at if self._sent_at > self._rto_base else self._rto_base
+            return wait if wait < rto else rto
         return rto
 
     @property
     def _may_probe(self) -> bool:
         return (
             self.selective
-            and self.mode is Mode.OPEN
+            and self.mode is _OPEN
             and not self._probe_end
             and not self.flight.sacked
-            and bool(self.trip.smoothed)
+            and self.trip.smoothed > 0
             and not self.probe
         )
 

@@ -20,7 +20,7 @@ _GRANULARITY: Final = 1 * MILLISECOND  # G of RFC 6298
 class RoundTrip:
     """The estimator of one connection: smoothed time, variation, minimum, and backed-off RTO."""
 
-    __slots__ = ("_backoff", "_base", "latest", "minimum", "smoothed", "variation")
+    __slots__ = ("_backoff", "_base", "latest", "minimum", "smoothed", "timeout", "variation")
 
     def __init__(self) -> None:
         self.smoothed = 0  # SRTT; 0 before the first sample
@@ -29,35 +29,42 @@ class RoundTrip:
         self.latest = 0
         self._base = INITIAL_RTO
         self._backoff = 0
+        self.timeout = INITIAL_RTO  # the retransmission timeout now, backing off included
 
     def sample(self, rtt: int, *, samples_per_window: int = 1) -> None:
         """Take a measurement. A valid sample also ends the backing off of (5.7).
 
         `samples_per_window` thins the gains where every segment gives a sample
-        (RFC 7323, appendix G).
+        (RFC 7323, appendix G); at least 1.
         """
-        rtt = max(rtt, 1)
+        if rtt < 1:
+            rtt = 1
         self.latest = rtt
-        self.minimum = min(self.minimum, rtt) if self.minimum else rtt
-        if not self.smoothed:  # (2.2)
-            self.smoothed = rtt
-            self.variation = rtt // 2
+        if rtt < self.minimum or not self.minimum:
+            self.minimum = rtt
+        smoothed = self.smoothed
+        if not smoothed:  # (2.2)
+            self.smoothed = smoothed = rtt
+            self.variation = variation = rtt // 2
         else:  # (2.3), alpha = 1/8 and beta = 1/4, spread over the samples of a window
-            spread = max(1, samples_per_window)
-            self.variation += (abs(self.smoothed - rtt) - self.variation) // (4 * spread)
-            self.smoothed += (rtt - self.smoothed) // (8 * spread)
-        self._base = self.smoothed + max(_GRANULARITY, 4 * self.variation)
+            error = rtt - smoothed
+            variation = self.variation
+            variation += (abs(error) - variation) // (4 * samples_per_window)
+            self.variation = variation
+            self.smoothed = smoothed = smoothed + error // (8 * samples_per_window)
+        base = smoothed + 4 * variation
+        if 4 * variation < _GRANULARITY:
+            base = smoothed + _GRANULARITY
+        self._base = self.timeout = base if base > MIN_RTO else MIN_RTO
         self._backoff = 0
-
-    @property
-    def timeout(self) -> int:
-        """The retransmission timeout now, backing off included."""
-        return min(max(self._base, MIN_RTO) << self._backoff, MAX_RTO)
+        if base > MAX_RTO:
+            self.timeout = MAX_RTO
 
     def back_off(self) -> None:
         """Double the timeout after it has fired (5.5)."""
         if self.timeout < MAX_RTO:
             self._backoff += 1
+            self.timeout = min(self._base << self._backoff, MAX_RTO)
 
     def end_back_off(self) -> None:
         """Something new was acknowledged: the path carries again.
@@ -65,3 +72,4 @@ class RoundTrip:
         RFC 6298 waits for a sample, which may never come where every segment is lost once.
         """
         self._backoff = 0
+        self.timeout = min(self._base, MAX_RTO)

@@ -1,48 +1,89 @@
-"""What the user wrote and the peer has not yet acknowledged: bounded, addressed by position."""
+"""What the user wrote and the peer has not yet acknowledged: bounded, addressed by position.
+
+Large writes of immutable bytes are kept as they are, and units are views into them. Small writes
+are gathered, so that neither their number nor their bookkeeping counts.
+"""
 
 from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Final
+
+_GATHERED: Final = 16_384  # writes below this many bytes are gathered
+_CHUNK: Final = 65_536  # until a chunk holds this many
 
 
 class SendBuffer:
     """Bytes from `start` on, in unwrapped sequence positions."""
 
-    __slots__ = ("_data", "limit", "start")
+    __slots__ = ("_chunks", "_starts", "end", "limit", "start")
 
     def __init__(self, start: int, limit: int) -> None:
-        self._data = bytearray()
+        self._chunks: list[memoryview | bytearray] = []  # a bytearray is still being filled
+        self._starts: list[int] = []
         self.start = start
+        self.end = start  # one past the last byte written
         self.limit = limit
-
-    @property
-    def end(self) -> int:
-        """One past the last byte written."""
-        return self.start + len(self._data)
 
     @property
     def room(self) -> int:
         """How many more bytes `append` takes now."""
-        return max(self.limit - len(self._data), 0)
+        return max(self.limit - (self.end - self.start), 0)
 
     def append(self, data: bytes | bytearray | memoryview) -> int:
-        """Take as much of `data` as there is room for; return how much that was."""
-        room = self.room
-        if len(data) > room:
-            data = memoryview(data)[:room]
-        self._data += data
-        return len(data)
+        """Take as much of `data` as there is room for; return how much that was.
 
-    def slice(self, start: int, end: int) -> bytes:
-        """Return a copy of [start, end), which must lie inside.
-
-        A copy, because the buffer may move while the native core still reads; 64 KB cost some
-        microseconds.
+        Immutable bytes are kept without a copy, so the part taken keeps all of `data` alive.
         """
-        with memoryview(self._data) as view:
-            return bytes(view[start - self.start : end - self.start])
+        size = len(data)
+        room = self.limit - (self.end - self.start)
+        if size > room:
+            size = max(room, 0)
+            data = memoryview(data)[:size]
+        if size >= _GATHERED:
+            view = memoryview(data)
+            self._add(view if view.readonly else memoryview(bytes(view)))
+        elif size:
+            last = self._chunks[-1] if self._chunks else None
+            if isinstance(last, bytearray) and len(last) < _CHUNK:
+                last += data
+            else:
+                self._add(bytearray(data))
+        self.end += size
+        return size
+
+    def _add(self, chunk: memoryview | bytearray) -> None:
+        self._chunks.append(chunk)
+        self._starts.append(self.end)
+
+    def slice(self, start: int, end: int) -> bytes | memoryview:
+        """Return [start, end), which must lie inside: a view into one chunk, else a copy."""
+        i = bisect_right(self._starts, start) - 1
+        chunk = self._chunks[i]
+        begin = start - self._starts[i]
+        length = end - start
+        if begin + length <= len(chunk):
+            if isinstance(chunk, bytearray):  # it may grow, and could not under a view
+                return bytes(memoryview(chunk)[begin : begin + length])
+            return chunk[begin : begin + length]
+        parts = [memoryview(chunk)[begin:]]
+        length -= len(chunk) - begin
+        while length > 0:
+            i += 1
+            part = memoryview(self._chunks[i])[:length]
+            parts.append(part)
+            length -= len(part)
+        joined = b"".join(parts)
+        for part in parts:
+            part.release()  # or the chunk being filled could not grow
+        return joined
 
     def release(self, position: int) -> None:
         """Forget everything below `position`: it has been acknowledged."""
-        if position > self.start:
-            count = min(position, self.end) - self.start
-            del self._data[:count]
-            self.start += count
+        if position <= self.start:
+            return
+        self.start = min(position, self.end)
+        starts = self._starts
+        done = len(starts) if self.start == self.end else bisect_right(starts, self.start) - 1
+        if done > 0:
+            del self._chunks[:done], starts[:done]

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from tunnel.netstack.acks import Ack
 from tunnel.netstack.congestion.control import CongestionControl
-from tunnel.netstack.recovery import Ack, Mode, Recovery
+from tunnel.netstack.recovery import Recovery
 from tunnel.netstack.rtt import MILLISECOND, SECOND
 from tunnel.netstack.sendbuffer import SendBuffer
+from tunnel.netstack.states import Mode
 
 MAX_UNIT: Final = 65_000  # payload bytes of one unit, so that headers fit into 65535
-_QUANTUM_TIME: Final = 1 * MILLISECOND  # a paced unit lasts about this long
+_QUANTA: Final = 1000  # a second: a paced unit lasts about a millisecond
+_LATE: Final = 2 * MILLISECOND  # what a caller may be late without loss of rate: timers are coarse
+
+_make = tuple.__new__  # as in segment.py
 
 
 class Unit(NamedTuple):
@@ -30,11 +35,18 @@ class Unit(NamedTuple):
 class Sender:
     """From the initial sequence number on; `una`, `nxt` and so on are unwrapped positions."""
 
+    __slots__ = (
+        "_duplicates", "_forced", "_pace_at", "_paced", "_persist_at", "_persist_count",
+        "_seen_ack", "_seen_sequence", "buffer", "corked", "end", "fin", "largest_window",
+        "nodelay", "open", "pacing", "recovery", "segment", "start", "window",
+    )  # fmt: skip
+
     def __init__(self, start: int, control: CongestionControl, segment: int, limit: int) -> None:
         self.start = start
         self.buffer = SendBuffer(start + 1, limit)
         self.recovery = Recovery(start, control, segment)
         self.segment = segment
+        self.end = self.buffer.end  # one past all that the user gave us, the FIN included
         self.window = 1  # SND.WND; the SYN may go
         self.largest_window = 0
         self.nodelay = False
@@ -60,15 +72,17 @@ class Sender:
         """The next position to be sent."""
         return self.recovery.nxt
 
-    @property
-    def end(self) -> int:
-        """One past all that the user gave us, the FIN included."""
-        return self.buffer.end if self.fin is None else self.fin + 1
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Take what there is room for; return how much that was."""
+        taken = self.buffer.append(data)
+        self.end = self.buffer.end
+        return taken
 
     def close(self) -> None:
         """Put the FIN behind what has been written."""
         if self.fin is None:
             self.fin = self.buffer.end
+            self.end = self.fin + 1
 
     @property
     def fin_acked(self) -> bool:
@@ -76,6 +90,14 @@ class Sender:
         return self.fin is not None and self.una > self.fin
 
     # ---- what comes in ----
+
+    def advance(self, position: int, now: int) -> bool:
+        """Take an acknowledgment of something new that says nothing else; False: not taken."""
+        if self.recovery.closed or not self.recovery.advance(position, now):
+            return False
+        self.buffer.release(position)
+        self._duplicates = self._persist_count = 0
+        return True
 
     def acknowledge(self, ack: Ack, now: int, *, bare: bool) -> int:
         """Take an acknowledgment; return the bytes delivered. `bare`: no data, same window."""
@@ -95,14 +117,18 @@ class Sender:
 
     def update_window(self, sequence: int, ack: int, window: int) -> None:
         """RFC 9293, section 3.10.7.4: only from newer segments."""
-        if (self._seen_sequence, self._seen_ack) > (sequence, ack):
+        seen = self._seen_sequence
+        if seen > sequence or (seen == sequence and self._seen_ack > ack):
+            return
+        self._seen_sequence, self._seen_ack = sequence, ack
+        if window == self.window and window:
             return
         if window > self.window and self._persist_count:
             self.recovery.send_all_again()  # the probe that the closed window swallowed
             self._persist_count = 0
-        self._seen_sequence, self._seen_ack = sequence, ack
         self.window = window
-        self.largest_window = max(self.largest_window, window)
+        if window > self.largest_window:
+            self.largest_window = window
         self.recovery.closed = not window
         if window:
             self._persist_at = 0
@@ -123,6 +149,12 @@ class Sender:
 
     # ---- what goes out ----
 
+    @property
+    def has_something(self) -> bool:
+        """Whether anything waits to be sent, however long it may have to."""
+        recovery = self.recovery
+        return recovery.nxt < self.end or recovery.flight.lost > 0 or recovery.probe
+
     def next_unit(self, now: int) -> Unit | None:
         """Return what leaves now and count it as sent; None when nothing may."""
         recovery = self.recovery
@@ -132,11 +164,15 @@ class Sender:
         if recovery.probe:
             return self._probe_unit(now)
         if not self.open:
-            return self._new_unit(1, now) if self.nxt == self.start else None
-        length = self._new_length()
+            return self._new_unit(1, now) if recovery.nxt == self.start else None
+        available = self.end - recovery.nxt
+        if available <= 0:
+            return None
+        length = self._new_length(available)
         if not length:
             return None
-        if self._held(now):
+        if self._pace_at > now:
+            self._paced = True
             return None
         self._forced = False
         return self._new_unit(length, now)
@@ -172,17 +208,15 @@ class Sender:
         self.recovery.sent_again(last, now)
         return Unit(last.start, last.end, again=True)
 
-    def _new_length(self) -> int:
+    def _new_length(self, available: int) -> int:
         """How much new data may leave: windows, Nagle, silly windows; pacing apart."""
-        available = self.end - self.nxt
-        if available <= 0:
-            return 0
-        usable = self.una + self.window - self.nxt
+        recovery, segment = self.recovery, self.segment
+        usable = recovery.una + self.window - recovery.nxt
         if self._forced:
-            return max(min(available, usable, self.segment), 1)
-        length = min(available, usable, self.recovery.room, self._quantum)
-        if length >= self.segment:
-            return length - length % self.segment if length < available else self._whole(length)
+            return max(min(available, usable, segment), 1)
+        length = min(available, usable, recovery.room, self._quantum)
+        if length >= segment:
+            return length - length % segment if length < available else self._whole(length)
         if length <= 0:
             return 0
         if length == available:
@@ -205,36 +239,44 @@ class Sender:
         return self.nodelay or not len(self.recovery.flight)
 
     def _new_unit(self, length: int, now: int) -> Unit:
-        start, end = self.nxt, self.nxt + length
-        all_sent = end >= self.end and self.recovery.room > length
+        recovery = self.recovery
+        start = recovery.nxt
+        end = start + length
+        all_sent = end >= self.end and recovery.room > length
         if all_sent:
-            self.recovery.rate.limited_by_application(self.recovery.flight.outstanding + length)
-        self.recovery.sent_new(end, now, app_limited=all_sent)
+            recovery.rate.limited_by_application(recovery.flight.outstanding + length)
+        recovery.sent_new(end, now, app_limited=all_sent)
         self._pace(length, now)
-        return Unit(start, end, again=False)
+        return _make(Unit, (start, end, False))
 
     # ---- pacing ----
 
     @property
     def pacing_rate(self) -> int:
         """Bytes a second, 0 for unpaced. Twice the window a round trip without a model."""
-        control, trip = self.recovery.control, self.recovery.trip
         if not self.pacing:
             return 0
+        control = self.recovery.control
         rate = control.pacing_rate
         if rate is None:
-            if not trip.smoothed:
+            smoothed = self.recovery.trip.smoothed
+            if not smoothed:
                 return 0
-            rate = 2 * control.window * SECOND // trip.smoothed
-        return max(rate, self.segment)
+            rate = 2 * control.window * SECOND // smoothed
+        return rate if rate > self.segment else self.segment
 
     @property
     def _quantum(self) -> int:
         rate = self.pacing_rate
         if not rate:
             return MAX_UNIT
-        size = min(max(rate * _QUANTUM_TIME // SECOND, 2 * self.segment), MAX_UNIT)
-        return max(size - size % self.segment, self.segment)
+        segment = self.segment
+        size = rate // _QUANTA
+        if size >= MAX_UNIT:
+            size = MAX_UNIT
+        elif size < 2 * segment:
+            size = 2 * segment
+        return size - size % segment or segment
 
     def _held(self, now: int) -> bool:
         self._paced = self._pace_at > now
@@ -242,14 +284,17 @@ class Sender:
 
     def _pace(self, length: int, now: int) -> None:
         rate = self.pacing_rate
-        if rate:  # a late caller may catch up a little
-            self._pace_at = max(self._pace_at, now - _QUANTUM_TIME) + length * SECOND // rate
+        if rate:
+            earliest = now - _LATE
+            at = self._pace_at if self._pace_at > earliest else earliest
+            self._pace_at = at + length * SECOND // rate
 
     # ---- time ----
 
     def prepare(self, now: int) -> None:
         """After sending: start the persist timer where only the window, or its size, holds us."""
-        waiting = self.open and self.end > self.nxt and not len(self.recovery.flight)
+        recovery = self.recovery
+        waiting = recovery.nxt == recovery.una and self.open and self.end > recovery.nxt
         if not waiting or self._paced:
             self._persist_at = 0
         elif not self._persist_at:

@@ -85,3 +85,11 @@ CLOSING_DOWN: Final = frozenset(
 def follow(state: State, step: Step) -> State:
     """Return the state after a step. KeyError where the RFC knows no such step."""
     return State.CLOSED if step is Step.DELETE else TRANSITIONS[state, step]
+
+
+class Mode(Enum):
+    """Whether a sender repairs losses."""
+
+    OPEN = "open"
+    RECOVERY = "recovery"
+    LOSS = "after a retransmission timeout"

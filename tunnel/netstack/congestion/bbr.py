@@ -12,6 +12,7 @@ Method names follow the draft's functions, so that the two can be read side by s
 from __future__ import annotations
 
 from random import Random
+from typing import Final
 
 from tunnel.netstack.congestion.bbrmodel import (
     BETA,
@@ -20,6 +21,7 @@ from tunnel.netstack.congestion.bbrmodel import (
     FULL_BW_GROWTH,
     FULL_BW_ROUNDS,
     INFINITE,
+    MIN_PIPE_SEGMENTS,
     MIN_RTT_WINDOW,
     PACING_GAIN,
     PACING_MARGIN,
@@ -37,9 +39,25 @@ from tunnel.netstack.congestion.bbrmodel import (
 from tunnel.netstack.congestion.bbrpath import PathModel
 from tunnel.netstack.congestion.control import INITIAL_SEGMENTS, AckSample
 
+# An enum's member costs a look-up in its class each time; these are looked at for each sample.
+_STARTUP: Final = State.STARTUP
+_DRAIN: Final = State.DRAIN
+_DOWN: Final = State.DOWN
+_CRUISE: Final = State.CRUISE
+_UP: Final = State.UP
+_PROBE_RTT: Final = State.PROBE_RTT
+
 
 class BBR(PathModel):
     """One connection's BBR."""
+
+    __slots__ = (
+        "_ack_phase", "_cut_short", "_cycle_stamp", "_full_bw", "_full_bw_count", "_full_bw_now",
+        "_idle_restart", "_min_rtt_stamp", "_prior_window", "_probe_rtt_done",
+        "_probe_rtt_expired", "_probe_rtt_min", "_probe_rtt_round_done", "_probe_rtt_stamp",
+        "_probe_samples", "_probe_wait", "_random", "_undo", "_up_acked", "_up_count", "_up_rounds",
+        "full_bw_reached",
+    )  # fmt: skip
 
     def __init__(self, segment_size: int, random: Random | None = None) -> None:
         super().__init__(segment_size)
@@ -65,14 +83,9 @@ class BBR(PathModel):
 
     # ---- the interface ----
 
-    @property
-    def pacing_rate(self) -> int | None:
-        """Bytes a second."""
-        return self._rate
-
-    def on_sent(self, now: int, size: int, in_flight: int, *, app_limited: bool) -> None:
+    def on_restart(self, now: int, *, app_limited: bool) -> None:
         """Restart from idle at the model's rate (section 4.4.3)."""
-        if in_flight > size or not app_limited:
+        if not app_limited:
             return
         self._idle_restart = True
         self._extra_start = now
@@ -83,20 +96,25 @@ class BBR(PathModel):
 
     def on_ack(self, sample: AckSample) -> None:
         """Update the model and the state, then rate and window (section 4.2.3)."""
-        self._update_latest_delivery_signals(sample)
-        self._update_congestion_signals(sample)
+        self._update_model(sample)
         self._update_ack_aggregation(sample)
-        self._check_full_bw_reached(sample)
-        self._check_startup_done(sample)
-        if self.state is State.DRAIN and sample.in_flight <= self._inflight(1.0):
+        if self._round_start:
+            self._check_full_bw_reached(sample)
+        if self.state is _STARTUP:
+            self._check_startup_done(sample)
+        if self.state is _DRAIN and sample.in_flight <= self._inflight(1.0):
             self._start_down(sample)
-        self._update_cycle_phase(sample)
+        if self.full_bw_reached:
+            self._update_cycle_phase(sample)
         self._update_min_rtt(sample)
-        self._check_probe_rtt(sample)
+        if self._probe_rtt_expired or self.state is _PROBE_RTT:
+            self._check_probe_rtt(sample)
+        if sample.acked:
+            self._idle_restart = False
         if self._loss_round_start:
             self._bw_latest = sample.delivery_rate
             self._inflight_latest = sample.delivered - sample.prior_delivered
-        self._set_pacing_rate(PACING_GAIN[self.state], sample)
+        self._set_pacing_rate(self._gain, sample)
         self._set_window(sample)
 
     def on_congestion(self, now: int, in_flight: int, next_sequence: int) -> None:
@@ -133,12 +151,17 @@ class BBR(PathModel):
 
     # ---- startup and drain ----
 
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._gain = PACING_GAIN[state]
+        self._gain_in_round = min(self._gain_in_round, self._gain)
+
     def _reset_full_bw(self) -> None:
         self._full_bw = self._full_bw_count = 0
         self._full_bw_now = False
 
     def _check_full_bw_reached(self, sample: AckSample) -> None:
-        if self._full_bw_now or not self._round_start or sample.app_limited:
+        if self._full_bw_now or sample.app_limited:
             return
         if sample.delivery_rate >= self._full_bw * FULL_BW_GROWTH:
             self._reset_full_bw()
@@ -149,8 +172,6 @@ class BBR(PathModel):
         self.full_bw_reached = self.full_bw_reached or self._full_bw_now
 
     def _check_startup_done(self, sample: AckSample) -> None:
-        if self.state is not State.STARTUP:
-            return
         if self._loss_round_start:
             if (
                 not self.full_bw_reached
@@ -164,32 +185,34 @@ class BBR(PathModel):
                 self._inflight_long = max(self._bdp(1.0), self._inflight_latest)
             self._loss_events = 0
         if self.full_bw_reached:
-            self.state = State.DRAIN
+            self._enter(State.DRAIN)
 
     # ---- the bandwidth-probing cycle ----
 
     def _update_cycle_phase(self, sample: AckSample) -> None:
-        if not self.full_bw_reached:
-            return
         self._adapt_long_term_model(sample)
-        if self.state is State.DOWN:
-            if not self._time_to_probe(sample) and self._time_to_cruise(sample):
-                self.state = State.CRUISE
-        elif self.state is State.CRUISE:
+        state = self.state
+        if state is _CRUISE:
             self._time_to_probe(sample)
-        elif self.state is State.REFILL:
+        elif state is _DOWN:
+            if not self._time_to_probe(sample) and self._time_to_cruise(sample):
+                self._enter(State.CRUISE)
+        elif state is State.REFILL:
             if self._round_start:
                 self._probe_samples = True
                 self._start_up(sample)
-        elif self.state is State.UP and self._time_to_go_down(sample):
+        elif state is State.UP and self._time_to_go_down(sample):
             self._start_down(sample)
 
     def _time_to_probe(self, sample: AckSample) -> bool:
-        rounds = min(min(self._bdp(1.0), self.window) // self.segment_size, RENO_ROUNDS)
         waited = sample.now > self._cycle_stamp + self._probe_wait
         waited = waited or (self._cut_short and not sample.in_recovery)
-        if not waited and self._rounds_since_probe < rounds:
-            return False
+        if not waited:
+            if not self._round_start:  # rounds count only as they begin
+                return False
+            rounds = min(min(self._bdp(1.0), self.window) // self.segment_size, RENO_ROUNDS)
+            if self._rounds_since_probe < rounds:
+                return False
         self._start_refill(sample)
         return True
 
@@ -213,7 +236,7 @@ class BBR(PathModel):
         self._cycle_stamp = sample.now
         self._ack_phase = AckPhase.STOPPING
         self._start_round(sample.delivered)
-        self.state = State.DOWN
+        self._enter(State.DOWN)
 
     def _start_refill(self, sample: AckSample) -> None:
         if self._cut_short:
@@ -223,7 +246,7 @@ class BBR(PathModel):
         self._up_rounds = self._up_acked = 0
         self._ack_phase = AckPhase.REFILLING
         self._start_round(sample.delivered)
-        self.state = State.REFILL
+        self._enter(State.REFILL)
 
     def _start_up(self, sample: AckSample) -> None:
         self._ack_phase = AckPhase.STARTING
@@ -231,7 +254,7 @@ class BBR(PathModel):
         self._reset_full_bw()
         self._full_bw = sample.delivery_rate
         self._cycle_stamp = sample.now
-        self.state = State.UP
+        self._enter(State.UP)
         self._raise_inflight_slope()
 
     def _raise_inflight_slope(self) -> None:
@@ -240,20 +263,21 @@ class BBR(PathModel):
         self._up_count = max(self.window // growth, 1) * self.segment_size
 
     def _adapt_long_term_model(self, sample: AckSample) -> None:
-        if self._ack_phase is AckPhase.STARTING and self._round_start:
-            self._ack_phase = AckPhase.FEEDBACK
-        if self._ack_phase is AckPhase.STOPPING and self._round_start:
-            self._ack_phase = AckPhase.INIT
-            if self.state in CYCLE and not sample.app_limited:
-                self._cycles += 1
-        if self._inflight_too_high(sample):
+        if self._round_start:
+            if self._ack_phase is AckPhase.STARTING:
+                self._ack_phase = AckPhase.FEEDBACK
+            elif self._ack_phase is AckPhase.STOPPING:
+                self._ack_phase = AckPhase.INIT
+                if self.state in CYCLE and not sample.app_limited:
+                    self._cycles += 1
+        if sample.lost_since and self._inflight_too_high(sample):
             if self._probe_samples:
                 self._handle_inflight_too_high(sample)
             return
         if self._inflight_long >= INFINITE:
             return
         self._inflight_long = max(self._inflight_long, sample.tx_in_flight)
-        if self.state is State.UP:
+        if self.state is _UP:
             self._probe_inflight_upward(sample)
 
     def _handle_inflight_too_high(self, sample: AckSample) -> None:
@@ -280,12 +304,12 @@ class BBR(PathModel):
     # ---- the round-trip probe ----
 
     def _update_min_rtt(self, sample: AckSample) -> None:
-        self._probe_rtt_expired = sample.now > self._probe_rtt_stamp + PROBE_RTT_INTERVAL
-        if sample.rtt and (sample.rtt < self._probe_rtt_min or self._probe_rtt_expired):
-            self._probe_rtt_min = sample.rtt
-            self._probe_rtt_stamp = sample.now
-        expired = sample.now > self._min_rtt_stamp + MIN_RTT_WINDOW
-        if self._probe_rtt_min < self.min_rtt or expired:
+        now, rtt = sample.now, sample.rtt
+        self._probe_rtt_expired = expired = now > self._probe_rtt_stamp + PROBE_RTT_INTERVAL
+        if rtt and (rtt < self._probe_rtt_min or expired):
+            self._probe_rtt_min = rtt
+            self._probe_rtt_stamp = now
+        if self._probe_rtt_min < self.min_rtt or now > self._min_rtt_stamp + MIN_RTT_WINDOW:
             self.min_rtt = self._probe_rtt_min
             self._min_rtt_stamp = self._probe_rtt_stamp
 
@@ -297,7 +321,7 @@ class BBR(PathModel):
             and self.min_rtt < INFINITE
         ):
             self._save_window()
-            self.state = State.PROBE_RTT
+            self._enter(State.PROBE_RTT)
             self._probe_rtt_done = 0
             self._ack_phase = AckPhase.STOPPING
             self._start_round(sample.delivered)
@@ -311,8 +335,6 @@ class BBR(PathModel):
                 self._probe_rtt_round_done |= self._round_start
                 if self._probe_rtt_round_done:
                     self._check_probe_rtt_done(sample.now, sample)
-        if sample.acked:
-            self._idle_restart = False
 
     def _check_probe_rtt_done(self, now: int, sample: AckSample | None = None) -> None:
         if not self._probe_rtt_done or now <= self._probe_rtt_done:
@@ -321,11 +343,11 @@ class BBR(PathModel):
         self._restore_window()
         self._bw_short = self._inflight_short = INFINITE
         if not self.full_bw_reached:
-            self.state = State.STARTUP
+            self._enter(State.STARTUP)
             return
         if sample is not None:
             self._start_down(sample)
-        self.state = State.CRUISE
+        self._enter(State.CRUISE)
 
     def _probe_rtt_window(self) -> int:
         return max(self._bdp(PROBE_RTT_CWND_GAIN), self._min_pipe)
@@ -336,31 +358,36 @@ class BBR(PathModel):
         if not self._max_bw.value:
             if sample is not None and sample.smoothed_rtt:
                 initial = INITIAL_SEGMENTS * self.segment_size * SECOND // sample.smoothed_rtt
-                self._rate = int(STARTUP_PACING_GAIN * initial)
+                self.pacing_rate = int(STARTUP_PACING_GAIN * initial)
             return
         rate = int(gain * self.bandwidth * PACING_MARGIN)
-        if self.full_bw_reached or rate > self._rate:
-            self._rate = max(rate, self.segment_size)
+        if self.full_bw_reached or rate > self.pacing_rate:
+            self.pacing_rate = max(rate, self.segment_size)
 
     def _set_window(self, sample: AckSample) -> None:
-        gain = UP_CWND_GAIN if self.state is State.UP else CWND_GAIN
+        state, segment, window = self.state, self.segment_size, self.window
+        gain = UP_CWND_GAIN if state is _UP else CWND_GAIN
         most = self._inflight(gain) + self._extra_acked.value
         if sample.lost:
-            self.window = max(self.window - sample.lost, self.segment_size)
+            window = max(window - sample.lost, segment)
         if self.full_bw_reached:
-            self.window = min(self.window + sample.acked, most)
-        elif self.window < most or sample.delivered < INITIAL_SEGMENTS * self.segment_size:
-            self.window += sample.acked
-        self.window = max(self.window, self._min_pipe)
-        if self.state is State.PROBE_RTT:
-            self.window = min(self.window, self._probe_rtt_window())
-        cap = INFINITE
-        if self.state in CYCLE and self.state is not State.CRUISE:
+            window += sample.acked
+            if window > most:
+                window = most
+        elif window < most or sample.delivered < INITIAL_SEGMENTS * segment:
+            window += sample.acked
+        cap = self._inflight_short
+        if state is _PROBE_RTT:
+            cap = min(cap, self._probe_rtt_window(), self._inflight_with_headroom())
+        elif state is _CRUISE:
+            if self._inflight_long < INFINITE:
+                cap = min(cap, self._inflight_with_headroom())
+        elif state in CYCLE and self._inflight_long < cap:
             cap = self._inflight_long
-        elif self.state in (State.PROBE_RTT, State.CRUISE):
-            cap = self._inflight_with_headroom()
-        cap = max(min(cap, self._inflight_short), self._min_pipe)
-        self.window = min(self.window, cap)
+        if window > cap:
+            window = cap
+        least = MIN_PIPE_SEGMENTS * segment
+        self.window = window if window > least else least
 
     def _save_window(self) -> None:
         self._prior_window = max(self._prior_window, self.window)

@@ -54,8 +54,8 @@ PACING_GAIN: Final = {
     State.UP: UP_PACING_GAIN,
     State.PROBE_RTT: 1.0,
 }
-PROBING: Final = frozenset({State.STARTUP, State.REFILL, State.UP})
-CYCLE: Final = frozenset({State.DOWN, State.CRUISE, State.REFILL, State.UP})
+PROBING: Final = (State.STARTUP, State.REFILL, State.UP)
+CYCLE: Final = (State.DOWN, State.CRUISE, State.REFILL, State.UP)
 
 
 class AckPhase(Enum):
@@ -71,23 +71,24 @@ class AckPhase(Enum):
 class WindowedMax:
     """The largest value of the last `window` ticks; ticks only grow. Monotonic queue."""
 
-    __slots__ = ("_entries", "_window")
+    __slots__ = ("_entries", "_newest", "_window", "value")
 
     def __init__(self, window: int) -> None:
         self._window = window
         self._entries: deque[tuple[int, int]] = deque()  # (tick, value), values falling
+        self._newest = (-1, 0)  # the last entry
+        self.value = 0  # the maximum now, 0 before the first value
 
-    def update(self, tick: int, value: int) -> int:
-        """Add a value and return the maximum."""
+    def update(self, tick: int, value: int) -> None:
+        """Add a value."""
+        last, least = self._newest
+        if tick == last and value <= least:
+            return
         entries = self._entries
         while entries and entries[-1][1] <= value:
             entries.pop()
-        entries.append((tick, value))
+        self._newest = tick, value
+        entries.append(self._newest)
         while entries[0][0] <= tick - self._window:
             entries.popleft()
-        return entries[0][1]
-
-    @property
-    def value(self) -> int:
-        """The maximum now, 0 before the first value."""
-        return self._entries[0][1] if self._entries else 0
+        self.value = entries[0][1]

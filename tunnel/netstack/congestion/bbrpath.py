@@ -7,6 +7,8 @@ smallest round-trip time, and the rounds that time all of it. Nothing is decided
 
 from __future__ import annotations
 
+from typing import Final
+
 from tunnel.netstack.congestion.bbrmodel import (
     BETA,
     EXTRA_ACKED_ROUNDS,
@@ -16,6 +18,8 @@ from tunnel.netstack.congestion.bbrmodel import (
     MAX_BW_CYCLES,
     MILLISECOND,
     MIN_PIPE_SEGMENTS,
+    PACING_GAIN,
+    PACING_MARGIN,
     PROBING,
     SECOND,
     STARTUP_PACING_GAIN,
@@ -24,20 +28,32 @@ from tunnel.netstack.congestion.bbrmodel import (
 )
 from tunnel.netstack.congestion.control import INITIAL_SEGMENTS, AckSample
 
+_UP: Final = State.UP  # an enum's member costs a look-up in its class each time
+
 
 class PathModel:
     """One path's model; BBR, the state machine, builds on it."""
+
+    __slots__ = (
+        "_bw_latest", "_bw_short", "_cycles", "_extra_acked", "_extra_delivered", "_extra_start",
+        "_gain", "_gain_in_round",
+        "_inflight_latest", "_inflight_long", "_inflight_short", "_loss_events", "_loss_in_round",
+        "_loss_round", "_loss_round_start", "_max_bw", "_next_round", "_round_start", "_rounds",
+        "_rounds_since_probe", "min_rtt", "pacing_rate", "segment_size", "state", "window",
+    )  # fmt: skip
 
     def __init__(self, segment_size: int) -> None:
         self.segment_size = segment_size
         self.window = INITIAL_SEGMENTS * segment_size
         self.state = State.STARTUP
-        self._rate = int(STARTUP_PACING_GAIN * self.window * SECOND / MILLISECOND)
+        self.pacing_rate = int(STARTUP_PACING_GAIN * self.window * SECOND / MILLISECOND)
         self._max_bw = WindowedMax(MAX_BW_CYCLES)
         self._cycles = 0
         self._bw_short = self._inflight_short = self._inflight_long = INFINITE
         self._bw_latest = self._inflight_latest = 0
         self.min_rtt = INFINITE
+        self._gain = PACING_GAIN[self.state]
+        self._gain_in_round = 1.0  # the least of the round
         # rounds
         self._next_round = self._loss_round = 0
         self._rounds = self._rounds_since_probe = 0
@@ -50,7 +66,8 @@ class PathModel:
     @property
     def bandwidth(self) -> int:
         """Bytes a second that the model grants now."""
-        return min(self._max_bw.value, self._bw_short)
+        most = self._max_bw.value
+        return most if most < self._bw_short else self._bw_short
 
     @property
     def _min_pipe(self) -> int:
@@ -63,9 +80,17 @@ class PathModel:
 
     def _inflight(self, gain: float) -> int:
         """What may be in flight for a gain, with a budget for offloads (section 4.6.4.2)."""
-        quantum = min(max(self._rate // 1000, 2 * self.segment_size), 65536)
-        inflight = max(self._bdp(gain), 3 * quantum, self._min_pipe)
-        return inflight + 2 * self.segment_size if self.state is State.UP else inflight
+        segment = self.segment_size
+        quantum = self.pacing_rate // 1000
+        if quantum < 2 * segment:
+            quantum = 2 * segment
+        elif quantum > 65536:
+            quantum = 65536
+        inflight = self._bdp(gain)
+        least = max(3 * quantum, MIN_PIPE_SEGMENTS * segment)
+        if inflight < least:
+            inflight = least
+        return inflight + 2 * segment if self.state is _UP else inflight
 
     def _inflight_with_headroom(self) -> int:
         if self._inflight_long >= INFINITE:
@@ -73,38 +98,46 @@ class PathModel:
         headroom = max(self.segment_size, int(HEADROOM * self._inflight_long))
         return max(self._inflight_long - headroom, self._min_pipe)
 
-    def _update_latest_delivery_signals(self, sample: AckSample) -> None:
-        self._loss_round_start = False
-        delivered = sample.delivered - sample.prior_delivered
-        self._bw_latest = max(self._bw_latest, sample.delivery_rate)
-        self._inflight_latest = max(self._inflight_latest, delivered)
-        if sample.prior_delivered >= self._loss_round:
-            self._loss_round = sample.delivered
-            self._loss_round_start = True
-
-    def _update_congestion_signals(self, sample: AckSample) -> None:
-        self._round_start = sample.prior_delivered >= self._next_round
+    def _update_model(self, sample: AckSample) -> None:
+        """BBRUpdateLatestDeliverySignals, then BBRUpdateCongestionSignals."""
+        delivered, prior = sample.delivered, sample.prior_delivered
+        rate = sample.delivery_rate
+        if rate > self._bw_latest:
+            self._bw_latest = rate
+        if delivered - prior > self._inflight_latest:
+            self._inflight_latest = delivered - prior
+        self._round_start = prior >= self._next_round
         if self._round_start:
-            self._start_round(sample.delivered)
+            self._start_round(delivered)
             self._rounds += 1
             self._rounds_since_probe += 1
-        if sample.delivery_rate and (
-            sample.delivery_rate >= self._max_bw.value or not sample.app_limited
-        ):
-            self._max_bw.update(self._cycles, sample.delivery_rate)
+        if rate and (not sample.app_limited or rate >= self._max_bw.value):
+            self._max_bw.update(self._cycles, rate)
         if sample.lost:
             self._loss_in_round = True
             self._loss_events += 1
-        if not self._loss_round_start:
-            return
-        if self._loss_in_round and self.state not in PROBING:
-            if self._bw_short >= INFINITE:
-                self._bw_short = self._max_bw.value
-            if self._inflight_short >= INFINITE:
-                self._inflight_short = self.window
-            self._bw_short = max(self._bw_latest, int(BETA * self._bw_short))
-            self._inflight_short = max(self._inflight_latest, int(BETA * self._inflight_short))
-        self._loss_in_round = False
+        self._loss_round_start = prior >= self._loss_round
+        if self._loss_round_start:
+            self._loss_round = delivered
+            if self._loss_in_round:
+                self._loss_in_round = False
+                if self.state not in PROBING:
+                    self._lower_bounds()
+            self._gain_in_round = min(self._gain, 1.0)
+
+    def _lower_bounds(self) -> None:
+        """BBRAdaptLowerBoundsFromCongestion: a round with loss bounds the cycle.
+
+        Beyond the draft: what was delivered is held against what our own pacing allowed. Else the
+        slow rounds that follow a probe would pass for the path's rate where loss is random.
+        """
+        if self._bw_short >= INFINITE:
+            self._bw_short = self._max_bw.value
+        if self._inflight_short >= INFINITE:
+            self._inflight_short = self.window
+        shown = int(self._bw_latest / (self._gain_in_round * PACING_MARGIN))
+        self._bw_short = max(min(shown, self._bw_short), int(BETA * self._bw_short))
+        self._inflight_short = max(self._inflight_latest, int(BETA * self._inflight_short))
 
     def _start_round(self, delivered: int) -> None:
         self._next_round = delivered
@@ -115,11 +148,13 @@ class PathModel:
 
     def _update_ack_aggregation(self, sample: AckSample) -> None:
         expected = self.bandwidth * (sample.now - self._extra_start) // SECOND
-        if self._extra_delivered <= expected:
-            self._extra_delivered = expected = 0
+        extra = self._extra_delivered
+        if extra <= expected:
+            extra = expected = 0
             self._extra_start = sample.now
-        self._extra_delivered += sample.acked
-        self._extra_acked.update(self._rounds, min(self._extra_delivered - expected, self.window))
+        self._extra_delivered = extra = extra + sample.acked
+        extra -= expected
+        self._extra_acked.update(self._rounds, extra if extra < self.window else self.window)
 
     def _inflight_too_high(self, sample: AckSample) -> bool:
         return sample.lost_since > sample.tx_in_flight * LOSS_THRESHOLD

@@ -7,39 +7,45 @@ unpaced). Everything that an algorithm may learn from one acknowledgment comes i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 INITIAL_SEGMENTS: Final = 10  # RFC 6928
 MINIMUM_SEGMENTS: Final = 2  # RFC 5681, section 3.1: the loss window and the floor of ssthresh
 
 
-@dataclass(slots=True)
 class AckSample:
     """What one acknowledgment showed. Bytes and nanoseconds.
 
     `delivery_rate` (bytes a second) and `prior_delivered` follow the delivery rate estimation of
-    the BBR draft, section 4.1.2; the rate is 0 where no valid sample was had.
+    the BBR draft, section 4.1.2; the rate is 0 where no valid sample was had. A connection has one
+    that it fills anew for each acknowledgment, so an algorithm keeps numbers, not the sample.
     """
 
-    now: int
-    acked: int  # newly delivered: cumulatively or selectively acknowledged
-    lost: int  # newly marked lost since the last sample
-    in_flight: int  # after this acknowledgment
-    prior_in_flight: int  # before it
-    rtt: int  # 0 without a sample
-    minimum_rtt: int
-    smoothed_rtt: int
-    delivered: int  # in total so far
-    prior_delivered: int  # that total when the newest acknowledged segment was sent
-    delivery_rate: int
-    app_limited: bool  # the sample's segment was sent while the application had no more
-    tx_in_flight: int  # in flight just after that segment was sent
-    lost_since: int  # lost between that segment's sending and this acknowledgment
-    cumulative: int  # the cumulative acknowledgment point, unwrapped
-    next_sequence: int  # SND.NXT, unwrapped
-    congested: bool = False  # ECE echoed
-    in_recovery: bool = False
+    __slots__ = (
+        "acked", "app_limited", "congested", "cumulative", "delivered", "delivery_rate",
+        "in_flight", "in_recovery", "lost", "lost_since", "minimum_rtt", "next_sequence", "now",
+        "prior_delivered", "prior_in_flight", "rtt", "smoothed_rtt", "tx_in_flight",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.acked = 0  # newly delivered: cumulatively or selectively acknowledged
+        self.lost = 0  # newly marked lost since the last sample
+        self.in_flight = 0  # after this acknowledgment
+        self.prior_in_flight = 0  # before it
+        self.rtt = 0  # 0 without a sample
+        self.minimum_rtt = 0
+        self.smoothed_rtt = 0
+        self.delivered = 0  # in total so far
+        self.prior_delivered = 0  # that total when the newest acknowledged segment was sent
+        self.delivery_rate = 0
+        self.app_limited = False  # that segment was sent while the application had no more
+        self.tx_in_flight = 0  # in flight just after that segment was sent
+        self.lost_since = 0  # lost between that segment's sending and this acknowledgment
+        self.cumulative = 0  # the cumulative acknowledgment point, unwrapped
+        self.next_sequence = 0  # SND.NXT, unwrapped
+        self.congested = False  # ECE echoed
+        self.in_recovery = False
 
 
 class CongestionControl(Protocol):
@@ -51,8 +57,8 @@ class CongestionControl(Protocol):
     def pacing_rate(self) -> int | None:
         """Bytes a second at which segments may leave; None leaves it to the window alone."""
 
-    def on_sent(self, now: int, size: int, in_flight: int, *, app_limited: bool) -> None:
-        """Learn that `size` bytes left, making `in_flight` bytes outstanding."""
+    def on_restart(self, now: int, *, app_limited: bool) -> None:
+        """Learn that something leaves while nothing else is in flight."""
 
     def on_ack(self, sample: AckSample) -> None:
         """Learn of an acknowledgment that delivered something."""

@@ -22,9 +22,15 @@ _UNBOUNDED: Final = 1 << 62
 class Cubic:
     """One connection's CUBIC."""
 
+    __slots__ = (
+        "_epoch", "_fraction", "_idle_since", "_k", "_prior", "_undo", "_w_epoch", "_w_est",
+        "_w_max", "hystart", "pacing_rate", "segment_size", "threshold", "window",
+    )  # fmt: skip
+
     def __init__(self, segment_size: int) -> None:
         self.segment_size = segment_size
         self.window = INITIAL_SEGMENTS * segment_size
+        self.pacing_rate: int | None = None  # the connection paces by window and round-trip time
         self.threshold = _UNBOUNDED
         self.hystart = HyStart()
         self._w_max = 0.0
@@ -37,14 +43,9 @@ class Cubic:
         self._idle_since = 0
         self._undo: tuple[int, int, float, float] | None = None
 
-    @property
-    def pacing_rate(self) -> int | None:
-        """Unpaced here: the connection paces by window and round-trip time."""
-        return None
-
-    def on_sent(self, now: int, size: int, in_flight: int, *, app_limited: bool) -> None:
+    def on_restart(self, now: int, *, app_limited: bool) -> None:
         """Shift the epoch by idle time, so that the curve does not run on (section 5.8)."""
-        if in_flight == size and self._idle_since and self._epoch:
+        if self._idle_since and self._epoch:
             self._epoch += now - self._idle_since
         self._idle_since = 0
 

@@ -31,6 +31,16 @@ class Phase(Enum):
 class HyStart:
     """One connection's slow-start exit."""
 
+    __slots__ = (
+        "_baseline",
+        "_last_minimum",
+        "_minimum",
+        "_round_end",
+        "_rounds",
+        "_samples",
+        "phase",
+    )
+
     def __init__(self) -> None:
         self.phase = Phase.SLOW_START
         self._round_end = 0

@@ -12,19 +12,24 @@ from tunnel.netstack.congestion.control import INITIAL_SEGMENTS, MINIMUM_SEGMENT
 class NewReno:
     """Additive increase by a segment a round, halving at congestion."""
 
+    __slots__ = (
+        "_credit",
+        "_undo",
+        "pacing_rate",
+        "segment_size",
+        "threshold",
+        "window",
+    )
+
     def __init__(self, segment_size: int) -> None:
         self.segment_size = segment_size
         self.window = INITIAL_SEGMENTS * segment_size
+        self.pacing_rate: int | None = None  # the connection paces by window and round-trip time
         self.threshold = 1 << 62  # ssthresh: as high as possible at first (RFC 5681, 3.1)
         self._credit = 0  # bytes acknowledged towards the next increment
         self._undo: tuple[int, int] | None = None
 
-    @property
-    def pacing_rate(self) -> int | None:
-        """Unpaced here: the connection paces at twice the window a round in slow start."""
-        return None
-
-    def on_sent(self, now: int, size: int, in_flight: int, *, app_limited: bool) -> None:
+    def on_restart(self, now: int, *, app_limited: bool) -> None:
         """Nothing to learn."""
 
     def on_ack(self, sample: AckSample) -> None:
