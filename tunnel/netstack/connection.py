@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import Final
 
 from tunnel.netstack.endpoint import Event, EventKind, Reason
-from tunnel.netstack.handshake import SMALLEST_SEGMENT, TIMESTAMP_BYTES, Handshake
+from tunnel.netstack.handshake import SMALLEST_SEGMENT, TIMESTAMP_BYTES, Handshake, reset_for
 from tunnel.netstack.rtt import SECOND
 from tunnel.netstack.segment import NO_OPTIONS, Flag, Segment
 from tunnel.netstack.sequence import unwrap
 from tunnel.netstack.states import MAY_RECEIVE, MAY_WRITE, State, Step
+
+__all__ = ["Connection", "reset_for"]
 
 _SYN, _FIN, _RST, _ACK = int(Flag.SYN), int(Flag.FIN), int(Flag.RST), int(Flag.ACK)
 _ECE, _CWR = int(Flag.ECE), int(Flag.CWR)

@@ -333,7 +333,9 @@ class Endpoint:
             return
         if len(self.sender.recovery.flight):
             if now >= self._give_up_at:
-                self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK, now, NO_OPTIONS))
+                if self.sender.open:
+                    reset = self._segment(self.sender.nxt, _RST | _ACK, now, NO_OPTIONS)
+                    self._outbox.append(reset)
                 self._close(Reason.TIMED_OUT)
                 return
         elif self._keepalive_at is not None and now >= self._keepalive_at:

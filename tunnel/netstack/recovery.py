@@ -214,7 +214,7 @@ class Recovery:
             sent_at = max((record.sent_at for record in fresh), default=0)
         elif advanced:
             sent_at = ack.echoed_at
-        if not sent_at or now < sent_at:
+        if not sent_at or now <= sent_at:  # at once: it never left (a SYN cookie)
             return 0
         in_window = max(self.flight.total // (2 * self.segment), 1)
         self.trip.sample(now - sent_at, samples_per_window=min(in_window, 16))

@@ -20,14 +20,14 @@ _GRANULARITY: Final = 1 * MILLISECOND  # G of RFC 6298
 class RoundTrip:
     """The estimator of one connection: smoothed time, variation, minimum, and backed-off RTO."""
 
-    __slots__ = ("_backoff", "_base", "latest", "minimum", "smoothed", "timeout", "variation")
+    __slots__ = ("_backoff", "base", "latest", "minimum", "smoothed", "timeout", "variation")
 
     def __init__(self) -> None:
         self.smoothed = 0  # SRTT; 0 before the first sample
         self.variation = 0  # RTTVAR
         self.minimum = 0  # smallest sample so far; 0 before the first
         self.latest = 0
-        self._base = INITIAL_RTO
+        self.base = INITIAL_RTO  # the timeout before it is backed off
         self._backoff = 0
         self.timeout = INITIAL_RTO  # the retransmission timeout now, backing off included
 
@@ -55,7 +55,7 @@ class RoundTrip:
         base = smoothed + 4 * variation
         if 4 * variation < _GRANULARITY:
             base = smoothed + _GRANULARITY
-        self._base = self.timeout = base if base > MIN_RTO else MIN_RTO
+        self.base = self.timeout = base if base > MIN_RTO else MIN_RTO
         self._backoff = 0
         if base > MAX_RTO:
             self.timeout = MAX_RTO
@@ -64,7 +64,7 @@ class RoundTrip:
         """Double the timeout after it has fired (5.5)."""
         if self.timeout < MAX_RTO:
             self._backoff += 1
-            self.timeout = min(self._base << self._backoff, MAX_RTO)
+            self.timeout = min(self.base << self._backoff, MAX_RTO)
 
     def end_back_off(self) -> None:
         """Something new was acknowledged: the path carries again.
@@ -72,4 +72,4 @@ class RoundTrip:
         RFC 6298 waits for a sample, which may never come where every segment is lost once.
         """
         self._backoff = 0
-        self.timeout = min(self._base, MAX_RTO)
+        self.timeout = min(self.base, MAX_RTO)

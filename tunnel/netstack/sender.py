@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from tunnel.netstack.acks import Ack
 from tunnel.netstack.congestion.control import CongestionControl
 from tunnel.netstack.recovery import Recovery
-from tunnel.netstack.rtt import MILLISECOND, SECOND
+from tunnel.netstack.rtt import MAX_RTO, MILLISECOND, SECOND
 from tunnel.netstack.sendbuffer import SendBuffer
 from tunnel.netstack.states import Mode
 
@@ -102,8 +102,10 @@ class Sender:
     def acknowledge(self, ack: Ack, now: int, *, bare: bool) -> int:
         """Take an acknowledgment; return the bytes delivered. `bare`: no data, same window."""
         before = self.una
-        if self.recovery.closed:  # it answers our probes: alive, however long it takes
+        if self.window < self.segment:  # it answers our probes: alive, however long it takes
             self.recovery.progress_at = now
+            if self.window:
+                self.recovery.trip.end_back_off()
         delivered = self.recovery.acknowledge(ack, now)
         if self.una > before:
             self.buffer.release(self.una)
@@ -298,8 +300,8 @@ class Sender:
         if not waiting or self._paced:
             self._persist_at = 0
         elif not self._persist_at:
-            wait = self.recovery.trip.timeout << min(self._persist_count, 8)
-            self._persist_at = now + min(wait, 60 * SECOND)
+            wait = self.recovery.trip.base << min(self._persist_count, 9)
+            self._persist_at = now + min(wait, MAX_RTO)
 
     @property
     def deadline(self) -> int | None:
