@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from tunnel.flow import FlowClosed as FlowClosed, PacketFlow as PacketFlow
     from tunnel.policy.binding import (
         BindingPolicy as BindingPolicy,
+        Combined as Combined,
+        PathPolicy as PathPolicy,
         Term as Term,
         parse_spec as parse_spec,
     )
@@ -110,7 +112,7 @@ _HOMES = {
     ),
     "tunnel.filewatch": ("FileWatch", "Identity", "identity"),
     "tunnel.flow": ("FlowClosed", "PacketFlow"),
-    "tunnel.policy.binding": ("BindingPolicy", "Term", "parse_spec"),
+    "tunnel.policy.binding": ("BindingPolicy", "Combined", "PathPolicy", "Term", "parse_spec"),
     "tunnel.policy.change": ("PathChange",),
     "tunnel.policy.interface": ("Classification", "Confidence", "Interface", "InterfaceType"),
     "tunnel.policy.monitor": ("PathMonitor",),

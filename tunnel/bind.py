@@ -39,7 +39,8 @@ _IPV6_MISSING = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 class OuterSockets:
     """The sockets of all workers. Closed at first; `open` after `close` works again.
 
-    `port`, `mark` and `interface` are what is in force, or was when it was last open. Errors:
+    `port`, `mark` and `interface` are what is in force, or was when it was last open; `path` is the
+    engine's number for these sockets, where a second set may be open beside them. Errors:
     OSError EADDRINUSE when another program has the port; MissingFacilityError, which names the
     interface, when that is gone; PrivilegeError when the kernel refuses mark or device.
 
@@ -50,6 +51,7 @@ class OuterSockets:
 
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
+        self.path = 0
         self.port = 0
         self.mark = 0
         self.interface: str | None = None

@@ -66,12 +66,18 @@ class InterfaceConfig:
 class BindingConfig:
     """[binding] of the TOML form, and the words of --bind, --prohibit and --avoid, unresolved.
 
-    `bind` None means that no restriction was asked for; an empty tuple cannot occur.
+    `bind` None means that no restriction was asked for; an empty tuple cannot occur. `policy` names
+    a policy of another package (entry point group tunnel.policies). Seconds: `hold_down` and
+    `dwell` damp flapping, `grace` is how long the tunnel may be without a path, None for ever.
     """
 
     bind: tuple[str, ...] | None = None
     prohibit: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
+    policy: str | None = None
+    hold_down: float = 3.0
+    dwell: float = 15.0
+    grace: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

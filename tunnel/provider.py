@@ -103,6 +103,12 @@ class ProviderContext(Protocol):
     def status_changed(self, status: TunnelStatus, reason: str = "") -> None:
         """Report connecting, connected or reasserting; repeated reports are merged."""
 
+    def path_silent(self) -> None:
+        """Report that nothing has come back for some seconds of sending.
+
+        Another permitted path, if there is one, is then proven and moved to.
+        """
+
     def cancel(self, error: BaseException, reason: StopReason = StopReason.PROVIDER_FAILED) -> None:
         """Stop the tunnel because of an error that the provider cannot mend.
 
@@ -132,6 +138,16 @@ class PacketTunnelProvider(ABC):
 
     async def path_changed(self, path: Path) -> None:  # noqa: B027
         """Learn that the path changed. The outer sockets have been moved already."""
+
+    async def prove_path(self, outer: OuterSockets) -> bool:
+        """Ask the far end for an answer over another path, and go over to it if there is one.
+
+        The sockets of the path in use, `context.outer`, carry the traffic meanwhile. After True
+        these ones do, and `context.outer` is them; the others are to be listened on until
+        `path_changed` is called some seconds later. After False, or when cancelled, they are not
+        used any more. The default answers True, for providers that cannot ask.
+        """
+        return True
 
     def mtu_changed(self, mtu: int) -> None:  # noqa: B027
         """Learn that the tunnel interface's MTU is another one; `context.mtu` has it too."""

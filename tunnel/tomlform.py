@@ -2,7 +2,8 @@
 
     [interface]             private_key or private_key_file, addresses, listen_port, ...
     [[peer]]                public_key, preshared_key(_file), endpoint, allowed_ips, ...
-    [binding]               bind, prohibit, avoid: lists, or strings with commas
+    [binding]               bind, prohibit, avoid: lists, or strings with commas; policy: a name;
+                            hold_down, dwell, grace: seconds
     [routing]               table, fwmark, include_all_networks, exclude_local_networks,
                             enforce_routes, included_routes, excluded_routes
     [dns]                   servers, search
@@ -38,7 +39,6 @@ LATER: Final = {
         "confirm",
     ),
     "dns": ("match_domains",),
-    "binding": ("hold_down", "dwell"),
 }
 
 _TOP: Final = ("interface", "peer", "binding", "routing", "dns", "interfaces")
@@ -50,7 +50,10 @@ _ROUTING: Final = {name: _INTERFACE[name] for name in ("table", "fwmark")}
 _ROUTING_FLAGS: Final = ("include_all_networks", "exclude_local_networks", "enforce_routes")
 _ROUTING_LISTS: Final = ("included_routes", "excluded_routes")
 _KEYS: Final = {name: name for name in (*_INTERFACE, *_PEER)}
-_BINDING: Final = ("bind", "prohibit", "avoid")
+_BINDING_LISTS: Final = ("bind", "prohibit", "avoid")
+_BINDING_SECONDS: Final = ("hold_down", "dwell", "grace")
+_BINDING: Final = (*_BINDING_LISTS, "policy", *_BINDING_SECONDS)
+_DAY: Final = 86_400
 _DNS: Final = ("servers", "search")
 _OVERRIDE: Final = ("type", "expensive", "constrained", "ultra_constrained", "dns")
 
@@ -172,16 +175,29 @@ class _Reader:
     def _binding(self) -> BindingConfig:
         table = self._table("binding")
         self._check_known(("binding",), table, _BINDING)
-        given = {}
+        given: dict[str, Any] = {}
         for name, value in table.items():
-            given[name] = tuple(self._texts(("binding", name), value, Items.COMMAS))
-            if not all(given[name]) or not given[name]:
-                raise self._error(
-                    ("binding", name),
-                    "is empty or has an empty item",
-                    "name types, attributes or interfaces, or leave it out",
-                )
+            path = ("binding", name)
+            if name in _BINDING_SECONDS:
+                given[name] = self._seconds(path, value)
+            elif name == "policy":
+                (given[name],) = self._texts(path, value, Items.ONE)
+            elif value != [] or name == "bind":  # nothing prohibited is something to say
+                given[name] = tuple(self._texts(path, value, Items.COMMAS))
+                if not all(given[name]) or not given[name]:
+                    raise self._error(
+                        path,
+                        "is empty or has an empty item",
+                        "name types, attributes or interfaces, or leave it out",
+                    )
         return BindingConfig(**given)
+
+    def _seconds(self, path: KeyPath, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _DAY:
+            raise self._error(
+                path, f"{quoted(str(value))} cannot be taken", f"write seconds, 0 to {_DAY}"
+            )
+        return float(value)
 
     def _override(self, name: str) -> InterfaceOverride:
         path: KeyPath = ("interfaces", name)

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from tunnel.config import HostPort, InterfaceOverride
     from tunnel.daemon.link import LinkWatch
     from tunnel.policy.apply import MachineRoutes
-    from tunnel.policy.binding import BindingPolicy
+    from tunnel.policy.binding import PathPolicy
     from tunnel.policy.monitor import PathMonitor
     from tunnel.policy.path import Path
+    from tunnel.policy.state import Override
     from tunnel.settings import Address, InterfaceAddress
     from tunnel.tun import Tun
 
@@ -58,14 +59,18 @@ class Machine:
         return OuterSockets(workers)
 
     def monitor(
-        self, policy: BindingPolicy, overrides: Mapping[str, InterfaceOverride], name: str
+        self, policy: PathPolicy, overrides: Mapping[str, InterfaceOverride], name: str
     ) -> PathMonitor:
         """Return the monitor of every path but the tunnel's own interface."""
         from tunnel.policy.monitor import PathMonitor
+
+        return PathMonitor(policy, self.overrides(overrides), exclude={name})
+
+    def overrides(self, overrides: Mapping[str, InterfaceOverride]) -> dict[str, Override]:
+        """Return what the user knows better of interfaces, checked. Raises ConfigError."""
         from tunnel.policy.state import Override
 
-        known = {key: Override.from_config(key, value) for key, value in overrides.items()}
-        return PathMonitor(policy, known, exclude={name})
+        return {key: Override.from_config(key, value) for key, value in overrides.items()}
 
     def routes(self, log: Callable[[str], None]) -> MachineRoutes:
         """Return the keeper of addresses, MTU, routes and rules."""

@@ -23,7 +23,6 @@ CRYPTO: Final = ("auto", "avx512", "avx2", "libcrypto")
 
 #: option -> whether it takes a value
 NOT_YET: Final = {
-    "--avoid": True,
     "--include-all-networks": False,
     "--exclude-local-networks": False,
     "--allow-inbound": True,
@@ -48,6 +47,7 @@ class Options:
     config: Path | None = None
     bind: str | None = None
     prohibit: str | None = None
+    avoid: str | None = None
     classify: tuple[tuple[str, str], ...] = ()
     provider: str = "wireguard"
     workers: int = 1
@@ -85,12 +85,14 @@ def _refusing(command: _Command) -> _Command:
     UAPI socket exist, as wg-quick(8) expects; otherwise it stays in the foreground.
     SPEC is a comma list of types (cellular, wifi, wired, bluetooth, loopback, tunnel, other),
     attributes (expensive, constrained, ultra-constrained; not in --bind) and interface names;
-    if:NAME is an interface that may be absent.""",
+    if:NAME is an interface that may be absent. In --bind, policy:NAME lets an installed policy
+    decide (entry points of the group tunnel.policies).""",
 )
 @click.argument("ifname", required=False)
 @click.option("--config", metavar="FILE", help="wg-quick's format (.conf) or TOML (.toml).")
 @click.option("--bind", metavar="SPEC", help="Use only these interfaces, in this order.")
 @click.option("--prohibit", metavar="SPEC", help="Never use these; wins over --bind.")
+@click.option("--avoid", metavar="SPEC", help="Use these only when nothing else is there.")
 @click.option("--classify", metavar="IF=TYPE", multiple=True, help="What type IF is.")
 @click.option("--provider", metavar="NAME", default="wireguard", show_default=True)
 @click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=1, show_default=True)
@@ -128,6 +130,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
         config=config,
         bind=values["bind"],
         prohibit=values["prohibit"],
+        avoid=values["avoid"],
         classify=tuple(_classify(word) for word in values["classify"]),
         provider=values["provider"],
         workers=values["workers"],

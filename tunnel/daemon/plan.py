@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.daemon.options import Options
 from tunnel.errors import TunnelError, UsageError
 
 if TYPE_CHECKING:
-    from tunnel.config import Config
-    from tunnel.policy.binding import BindingPolicy
+    from tunnel.config import BindingConfig, Config
+    from tunnel.errors import Where
+    from tunnel.policy.binding import PathPolicy
     from tunnel.provider import PacketTunnelProvider
+
+PLUGIN: Final = "policy:"
+"""In a bind list, what stands before the name of an installed policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,7 @@ class Plan:
 
     options: Options
     config: Config
-    policy: BindingPolicy
+    policy: PathPolicy
     provider: type[PacketTunnelProvider]
 
     @property
@@ -38,7 +43,7 @@ def make_plan(options: Options) -> Plan:
 
     provider = load_provider(options.provider)
     config = read_config(options, need_key=provider.uses_private_key)
-    return Plan(options, config, _policy(config, options), provider)
+    return Plan(options, config, make_policy(config, options), provider)
 
 
 def read_config(options: Options, *, need_key: bool) -> Config:
@@ -58,6 +63,8 @@ def read_config(options: Options, *, need_key: bool) -> Config:
         binding = replace(binding, bind=_words(options.bind))
     if options.prohibit is not None:
         binding = replace(binding, prohibit=_words(options.prohibit))
+    if options.avoid is not None:
+        binding = replace(binding, avoid=_words(options.avoid))
     interfaces = dict(config.interfaces)
     for name, kind in options.classify:
         interfaces[name] = replace(interfaces.get(name, InterfaceOverride()), type=kind)
@@ -68,21 +75,15 @@ def _words(spec: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in spec.split(","))
 
 
-def _policy(config: Config, options: Options) -> BindingPolicy:
-    import socket
+def make_policy(config: Config, options: Options) -> PathPolicy:
+    """Return what the words of [binding] and of the command line come to.
 
+    Raises UsageError, ConfigError, or TunnelError for a policy that cannot be loaded.
+    """
     from tunnel.errors import Where
-    from tunnel.policy.binding import BindingPolicy, parse_spec
     from tunnel.policy.state import parse_type
 
-    present = [name for _, name in socket.if_nameindex()]
     where = Where(config.source) if config.source else None
-
-    def terms(key: str, words: tuple[str, ...], said: str | None) -> Any:
-        if said is not None:
-            return parse_spec(words, present, option=f"--{key}")
-        return parse_spec(words, present, option=key, where=where)
-
     for name, kind in options.classify:
         try:
             parse_type(kind, name)
@@ -91,12 +92,50 @@ def _policy(config: Config, options: Options) -> BindingPolicy:
     for name, override in config.interfaces.items():
         if override.type is not None:
             parse_type(override.type, name, where)
-    binding = config.binding
-    return BindingPolicy(
-        permitted=None if binding.bind is None else terms("bind", binding.bind, options.bind),
-        prohibited=terms("prohibit", binding.prohibit, options.prohibit),
-        avoided=terms("avoid", binding.avoid, None),
+    said = {
+        key: getattr(options, key) is not None or where is None
+        for key in ("bind", "prohibit", "avoid")
+    }
+    return binding_policy(config.binding, {key: None if said[key] else where for key in said})
+
+
+def binding_policy(binding: BindingConfig, where: Mapping[str, Where | None]) -> PathPolicy:
+    """Return the policy of these words; `where` says which file a list comes from, if from one.
+
+    Raises UsageError, ConfigError, or TunnelError for a policy that cannot be loaded.
+    """
+    import socket
+
+    from tunnel.policy.binding import BindingPolicy, Combined, parse_spec
+
+    present = [name for _, name in socket.if_nameindex()]
+
+    def terms(key: str, words: tuple[str, ...]) -> Any:
+        place = where.get(key)
+        option = key if place is not None else f"--{key}"
+        return parse_spec(words, present, option=option, where=place)
+
+    bind = binding.bind or ()
+    named = [word.removeprefix(PLUGIN) for word in bind if word.startswith(PLUGIN)]
+    named += [binding.policy] if binding.policy is not None else []
+    plain = tuple(word for word in bind if not word.startswith(PLUGIN))
+    built_in = BindingPolicy(
+        permitted=terms("bind", plain) if plain else None,
+        prohibited=terms("prohibit", binding.prohibit),
+        avoided=terms("avoid", binding.avoid),
     )
+    if not named:
+        return built_in
+    from tunnel.daemon.plugins import load_policy
+
+    others = tuple(load_policy(name) for name in dict.fromkeys(named))
+    return Combined((built_in, *others)) if built_in.binds else _one(others)
+
+
+def _one(policies: tuple[PathPolicy, ...]) -> PathPolicy:
+    from tunnel.policy.binding import Combined
+
+    return policies[0] if len(policies) == 1 else Combined(policies)
 
 
 def with_key(plan: Plan) -> Plan:

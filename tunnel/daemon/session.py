@@ -22,26 +22,26 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tunnel.config import Config
 from tunnel.daemon import status as states
+from tunnel.daemon.follower import Follower
+from tunnel.daemon.grace import Grace
 from tunnel.daemon.machine import Machine
 from tunnel.daemon.report import stats_report, status_report
 from tunnel.daemon.underlay import Underlay
 from tunnel.daemon.undo import Step, Undo
 from tunnel.daemon.words import binding_line
-from tunnel.errors import ConfigError, TunnelError, Where
+from tunnel.errors import TunnelError
 from tunnel.provider import PacketTunnelProvider, StopReason, TunnelStatus
 
 if TYPE_CHECKING:
     from tunnel.bind import OuterSockets
     from tunnel.config import HostPort, InterfaceOverride
     from tunnel.flow import PacketFlow
-    from tunnel.policy.binding import BindingPolicy
+    from tunnel.policy.binding import PathPolicy
     from tunnel.policy.path import Path
     from tunnel.settings import Address, TunnelSettings
 
 #: Seconds that one step of stopping may take (hooks, which are the user's, may take any time).
 STEP_SECONDS: Final = 10
-#: Seconds until a move to a new path that failed is tried again.
-RETRY_SECONDS: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class TunnelSession:
         *,
         config: Config | None = None,
         name: str = "tunnel0",
-        policy: BindingPolicy | None = None,
+        policy: PathPolicy | None = None,
         overrides: Mapping[str, InterfaceOverride] | None = None,
         workers: int = 1,
         manage: bool = True,
@@ -86,7 +86,7 @@ class TunnelSession:
         self.config = config or Config()
         self.interface = name
         self.workers = workers
-        self.policy = policy
+        self.policy: PathPolicy = policy
         self.overrides = dict(overrides or self.config.interfaces)
         self.options = dict(options or {})
         self.machine = machine or Machine()
@@ -110,8 +110,10 @@ class TunnelSession:
             self.interface,
             self.workers,
             self.log,
-            self.config.routing,
+            self.config,
         )
+        self._follower = Follower(self._underlay, self.provider, self._show_reported, self.log)
+        self._grace = Grace(self._no_network)
         self._flow: PacketFlow | None = None
         self._stop_reason = StopReason.NONE
 
@@ -168,17 +170,24 @@ class TunnelSession:
             await asyncio.shield(self._live)
         self._raise_failure()
 
-    async def reload(self, config: Config) -> None:
-        """Go over to another configuration of the same tunnel; on an error nothing changes."""
-        if config.binding != self.config.binding or config.interfaces != self.config.interfaces:
-            raise ConfigError(
-                "the binding cannot change while the tunnel runs",
-                where=Where(config.source) if config.source else None,
-                key=None,
-                mend="stop tunneld and start it again; nothing was changed",
-            )
+    async def reload(self, config: Config, policy: PathPolicy | None = None) -> None:
+        """Go over to another configuration of the same tunnel; on an error nothing changes.
+
+        `policy` is what its binding comes to, needed where that is another one than before.
+        """
         await self.provider.reload(config)
-        self.config = config
+        old, self.config = self.config, config
+        if config.binding != old.binding or config.interfaces != old.interfaces:
+            await self.set_policy(policy or self.policy, config.interfaces)
+
+    async def set_policy(
+        self, policy: PathPolicy, overrides: Mapping[str, InterfaceOverride] | None = None
+    ) -> None:
+        """Use only what another policy permits from now on; the tunnel stays up."""
+        self.policy = policy
+        self.overrides = dict(self.overrides if overrides is None else overrides)
+        await self._underlay.set_policy(policy, self.overrides, self.config.binding)
+        self.log.info("%s", binding_line(policy, self.path))
 
     def report(self) -> dict[str, Any]:
         """Return what `tunnelctl status --json` shows (contract.md)."""
@@ -217,6 +226,11 @@ class TunnelSession:
         return self._underlay.outer
 
     @property
+    def outer_interfaces(self) -> frozenset[str]:
+        """The interfaces that outer packets may leave on now; two while a path is proven."""
+        return self._underlay.sockets.interfaces
+
+    @property
     def path(self) -> Path:
         """The path of this moment."""
         return self._underlay.path
@@ -231,8 +245,8 @@ class TunnelSession:
         if self._manage:
             await self._underlay.apply(settings)
             self._watch.look()
-        elif self.outer.mark != settings.fwmark:
-            self.outer.set_mark(settings.fwmark)
+        else:
+            self._underlay.sockets.set_mark(settings.fwmark)
 
     async def resolve(self, endpoint: HostPort) -> list[Address]:
         """Resolve an endpoint's name over the permitted interface only."""
@@ -245,6 +259,10 @@ class TunnelSession:
             raise ValueError(f"a provider does not report {status.value}")
         self._reported = (status, reason)
         self._show_reported()
+
+    def path_silent(self) -> None:
+        """Let another permitted path be proven: nothing comes back over the one in use."""
+        self._underlay.silent()
 
     def cancel(self, error: BaseException, reason: StopReason = StopReason.PROVIDER_FAILED) -> None:
         """End the tunnel because of an error that the provider cannot mend."""
@@ -261,10 +279,11 @@ class TunnelSession:
         ending = await self._until_ending(self._bring_up())
         if ending is None:
             self._started.set_result(None)
-            ending = await self._until_ending(self._follow_path())
+            ending = await self._until_ending(self._follower.run())
         if ending is None:  # the monitor ends only when it is closed, which is ours to do
             ending = Ending(StopReason.INTERNAL_ERROR, TunnelError("the path monitor ended"))
         self._stop_reason = ending.reason
+        self._grace.mind(None, "")
         self._show(TunnelStatus.DISCONNECTING, ending.reason.value)
         await self._undo.unwind()
         self.failure = ending.error
@@ -312,7 +331,7 @@ class TunnelSession:
         self._push("the packet flow", self._close_flow)
 
         self._push("routes and rules", self._underlay.clear)
-        self._push("the outer sockets", self._underlay.outer.close)
+        self._push("the outer sockets", self._underlay.sockets.close)
         await self._underlay.open(interface.listen_port, interface.fwmark)
 
         self.provider.context = self
@@ -342,6 +361,9 @@ class TunnelSession:
         if self._flow is not None:
             self._flow.close()
 
+    def _no_network(self, why: str) -> None:
+        self.cancel(TunnelError(why), StopReason.NO_NETWORK_AVAILABLE)
+
     def _interface_gone(self) -> None:
         error = TunnelError(f"interface {self.interface} was deleted by another program")
         self.cancel(error, StopReason.CONFIGURATION_REMOVED)
@@ -355,28 +377,13 @@ class TunnelSession:
         except (OSError, TunnelError) as error:
             self.log.warning("%s is up again, but not its routes: %s", self.interface, error)
 
-    async def _follow_path(self) -> None:
-        if self._underlay.waiting and self.path.interface is not None:
-            await self._move()  # the interface that was there at the start went away meanwhile
-        async for change in self._underlay.changes():
-            self.log.info("path: %s; %s", change.cause, change.new.reason)
-            await self._move()
-
-    async def _move(self) -> None:
-        """Bring the tunnel to the path of the moment."""
-        moved = False
-        while not moved:
-            moved = await self._underlay.move()
-            await self.provider.path_changed(self.path)
-            self._underlay.outer.release()
-            self._show_reported()
-            if not moved:
-                await asyncio.sleep(RETRY_SECONDS)
-
     # ---- the status ----
 
     def _show_reported(self) -> None:
-        self._show(*states.seen(*self._reported, self._underlay.waiting))
+        waiting = self._underlay.waiting
+        self._show(*states.seen(*self._reported, waiting))
+        lost = waiting if self.status is TunnelStatus.REASSERTING else ""
+        self._grace.mind(self.config.binding.grace, lost)
 
     def _show(self, asked: TunnelStatus, reason: str) -> None:
         """Take the step that the table of states has for this, and tell who waits for one."""

@@ -1,34 +1,49 @@
 """Underlay: what carries a tunnel on this machine. The path, the routing, the outer sockets.
 
 They move together and in one order: the routing tables first, then the sockets, then (by the
-session) the provider, which attaches the new sockets to its engine and lets go of the old ones.
+follower) the provider, which attaches the new sockets to its engine and lets go of the old ones.
 Sockets are therefore withdrawn, which empties `outer.pairs`, and only released, which closes them,
 when the provider has seen that.
 
-A move that fails closes the sockets rather than leave them where they may no longer send, and is
-tried again: the network that it was made for may have gone while it was made.
+Which path to be on comes from the monitor by way of the mover, which damps flapping and asks for a
+proof before a living path is left. A move that fails closes the sockets rather than leave them
+where they may no longer send, and is tried again: the network that it was made for may have gone
+while it was made.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 from collections.abc import AsyncIterator, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING
 
+from tunnel.daemon.sockets import Sockets
 from tunnel.errors import MissingFacilityError, TunnelError
-from tunnel.settings import RoutingPolicy, TunnelSettings
+from tunnel.policy.damping import SECOND, Damping
+from tunnel.policy.mover import Mover
+from tunnel.settings import TunnelSettings
 
 if TYPE_CHECKING:
     from tunnel.bind import OuterSockets
-    from tunnel.config import InterfaceOverride
+    from tunnel.config import BindingConfig, Config, InterfaceOverride
     from tunnel.daemon.machine import Machine
     from tunnel.policy.apply import MachineRoutes
-    from tunnel.policy.binding import BindingPolicy
-    from tunnel.policy.change import PathChange
+    from tunnel.policy.binding import PathPolicy
+    from tunnel.policy.interface import Interface
     from tunnel.policy.monitor import PathMonitor
     from tunnel.policy.path import Path
+
+
+class Moved(Enum):
+    """What a move came to: FAILED is to be tried again."""
+
+    NOT = "the sockets are as they were"
+    MOVED = "the sockets are others, bound again, or closed for want of a path"
+    FAILED = "the sockets are closed"
 
 
 class Underlay:
@@ -40,30 +55,45 @@ class Underlay:
     def __init__(
         self,
         machine: Machine,
-        policy: BindingPolicy,
+        policy: PathPolicy,
         overrides: Mapping[str, InterfaceOverride],
         name: str,
         workers: int,
         log: logging.Logger,
-        routing: RoutingPolicy | None = None,
+        config: Config,
     ) -> None:
-        self.routing = routing or RoutingPolicy()
+        self.routing = config.routing
         self._name = name
-        self._policy = policy
         self._log = log
         self._settings: TunnelSettings | None = None  # None leaves the interface to others
         self._monitor: PathMonitor | None = None
         self._machine = machine
+        self._policy = policy
         self._overrides = overrides
         self._routes: MachineRoutes = machine.routes(log.info)
-        self.outer: OuterSockets = machine.outer_sockets(workers)
-        self.waiting = ""
+        self._mover = Mover(policy.decide(()), _damping(config.binding))
+        self._stirred = asyncio.Event()
+        self._causes: list[str] = []
+        self._failure: OSError | None = None
+        self._carried: object = None  # what the open sockets were made for
         self._one_at_a_time = asyncio.Lock()
+        self.sockets = Sockets(lambda: machine.outer_sockets(workers))
+        self.waiting = ""
+
+    @property
+    def outer(self) -> OuterSockets:
+        """The sockets of the path in use."""
+        return self.sockets.current
 
     @property
     def path(self) -> Path:
-        """The path of this moment."""
-        return self._policy.decide(()) if self._monitor is None else self._monitor.path
+        """The path of this moment, the interface in use first."""
+        return self._mover.path
+
+    @property
+    def candidate(self) -> Interface | None:
+        """The interface that is to be proven before it is moved to."""
+        return self._mover.candidate
 
     async def watch(self) -> None:
         """Remove what a crashed predecessor left, and learn the first path."""
@@ -71,6 +101,7 @@ class Underlay:
         self._monitor = await self._machine.monitor(
             self._policy, self._overrides, self._name
         ).__aenter__()
+        self._look()
 
     async def unwatch(self) -> None:
         """Stop following the path."""
@@ -88,30 +119,132 @@ class Underlay:
         self.outer.set_port(port)
         self.outer.set_mark(mark)
         try:
-            await self._move()
+            async with self._one_at_a_time:
+                await self._move_to(self.path)
         except (OSError, TunnelError) as error:
             if not isinstance(error, MissingFacilityError):
                 raise self._explained(error) from error
             self._withdraw(error)
 
+    # ---- what happens ----
+
+    async def causes(self) -> AsyncIterator[str]:
+        """Yield each time that path or candidate may be others, with the cause in words, or ''.
+
+        Raises OSError when the kernel cannot be read any more.
+        """
+        listener = asyncio.create_task(self._listen())
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._patience()):
+                        await self._stirred.wait()
+                self._stirred.clear()
+                if self._failure is not None:
+                    raise self._failure
+                if listener.done():
+                    return
+                self._look()
+                causes, self._causes = self._causes, []
+                yield "; ".join(dict.fromkeys(causes))
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+
+    def stir(self, cause: str = "") -> None:
+        """Let `causes` yield."""
+        self._causes += [cause] if cause else []
+        self._stirred.set()
+
+    def silent(self) -> None:
+        """Note that nothing comes back over the path in use."""
+        self._mover.silent(self._now())
+        self.stir()
+
     async def refresh(self) -> Path:
         """Read the path anew: nothing notifies us of other DNS servers."""
-        return self.path if self._monitor is None else await self._monitor.refresh()
-
-    async def changes(self) -> AsyncIterator[PathChange]:
-        """Yield each change of path. Raises OSError when the kernel cannot be read any more."""
         if self._monitor is not None:
-            async for change in self._monitor:
-                yield change
+            await self._monitor.refresh()
+            self._look()
+        return self.path
 
-    async def move(self) -> bool:
-        """Go over to the path of this moment; False if that failed and is to be tried again."""
+    async def set_policy(
+        self,
+        policy: PathPolicy,
+        overrides: Mapping[str, InterfaceOverride],
+        binding: BindingConfig,
+    ) -> None:
+        """Go over to another policy and its settings, which take effect at once."""
+        self._policy, self._overrides = policy, overrides
+        damping = _damping(binding)
+        self._mover.damping.hold_down, self._mover.damping.dwell = damping.hold_down, damping.dwell
+        if self._monitor is not None:
+            self._monitor.overrides = self._machine.overrides(overrides)
+            self._monitor.set_policy(policy)
+            await self._monitor.refresh()
+        self._mover.reset()
+        self._look()
+        self.stir("the policy changed")
+
+    def rename(self, name: str) -> None:
+        """Follow the tunnel's own interface to its new name."""
+        self._name = name
+        if self._monitor is not None:
+            self._monitor.exclude = frozenset({name})
+        self.stir(f"the tunnel's interface is called {name} now")
+
+    async def _listen(self) -> None:
         try:
-            await self._move()
+            if self._monitor is not None:
+                async for change in self._monitor:
+                    self.stir(change.cause)
+        except OSError as error:
+            self._failure = error
+        finally:
+            self._stirred.set()
+
+    def _look(self) -> None:
+        if self._monitor is not None:
+            self._mover.update(self._monitor.path, self._now())
+
+    def _patience(self) -> float | None:
+        deadline = self._mover.next_deadline()
+        return None if deadline is None else max(0.0, (deadline - self._now()) / SECOND)
+
+    def _now(self) -> int:
+        return round(asyncio.get_running_loop().time() * SECOND)
+
+    # ---- proofs ----
+
+    def try_on(self, candidate: Interface) -> OuterSockets:
+        """Open a second set of sockets on the candidate. Raises OSError or TunnelError."""
+        return self.sockets.open_other(candidate.name)
+
+    def proven(self) -> None:
+        """Move to the candidate, whose sockets carry the traffic already."""
+        self._mover.proven(self._now())
+        self.sockets.swap()
+        self._carried = _carried(self.path)
+
+    def refuted(self) -> float:
+        """Stay where we are; return seconds until the candidate is tried again."""
+        self.sockets.drop_other()
+        return self._mover.refuted(self._now())
+
+    def forget(self) -> None:
+        """Take nothing for granted: the next move binds the sockets again."""
+        self._carried = None
+
+    # ---- what is done about it ----
+
+    async def move(self) -> Moved:
+        """Go over to the path of this moment."""
+        try:
+            async with self._one_at_a_time:
+                return await self._move_to(self.path)
         except (OSError, TunnelError) as error:
             self._withdraw(error)
-            return False
-        return True
+            return Moved.FAILED
 
     async def apply(self, settings: TunnelSettings) -> None:
         """Make addresses, MTU and routes agree with these settings, now and on later paths."""
@@ -131,23 +264,20 @@ class Underlay:
             self._settings = None
             await self._routes.clear()
 
-    async def _move(self) -> None:
-        async with self._one_at_a_time:
-            await self._move_to(self.path)
-
-    async def _move_to(self, path: Path) -> None:
+    async def _move_to(self, path: Path) -> Moved:
         await self._apply_to(path)
-        outer, interface = self.outer, path.interface
+        interface = path.interface
+        wanted = _carried(path)
+        if path.bound and self.outer.pairs and wanted == self._carried:
+            return Moved.NOT  # what changed is a path that stands by: its tables are made
+        self._carried = None
         if path.bound and interface is None:
-            outer.withdraw()
+            self.sockets.withdraw()
             self.waiting = path.reason
-            return
-        device = interface.name if path.bound and interface is not None else None
-        if outer.pairs:
-            outer.rebind(device)
-        else:
-            outer.open(port=outer.port, mark=outer.mark, interface=device)
-        self.waiting = ""
+            return Moved.MOVED
+        self.sockets.move(interface.name if path.bound and interface is not None else None)
+        self._carried, self.waiting = wanted, ""
+        return Moved.MOVED
 
     async def _apply_to(self, path: Path) -> None:
         if self._settings is None:
@@ -155,11 +285,10 @@ class Underlay:
             await self._routes.apply(None, nothing, path, self.routing)
             return
         in_force = await self._routes.apply(self._name, self._settings, path, self.routing)
-        if self.outer.mark != in_force.mark:
-            self.outer.set_mark(in_force.mark)
+        self.sockets.set_mark(in_force.mark)
 
     def _withdraw(self, error: OSError | TunnelError) -> None:
-        self.outer.withdraw()
+        self.sockets.withdraw()
         self.waiting = str(self._explained(error))
         self._log.debug("traceback", exc_info=error)
 
@@ -171,3 +300,15 @@ class Underlay:
                 f"UDP port {self.outer.port} is in use by another program; choose another one"
             )
         return TunnelError(error.strerror or str(error))
+
+
+def _damping(binding: BindingConfig) -> Damping:
+    return Damping(hold_down=round(binding.hold_down * SECOND), dwell=round(binding.dwell * SECOND))
+
+
+def _carried(path: Path) -> object:
+    """Return what sockets depend on: with another value they are bound again."""
+    first = path.interface
+    if not path.bound or first is None:
+        return None
+    return first.name, first.index, first.addresses, first.gateways, first.routed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunnel.config import Config
 from tunnel.describe import describe
-from tunnel.policy.binding import BindingPolicy
+from tunnel.policy.binding import PathPolicy
 from tunnel.policy.interface import Confidence, Interface
 from tunnel.policy.path import Path
 from tunnel.policy.routing import Desired
@@ -15,21 +15,15 @@ from tunnel.policy.rtnl import Dump, Route, Rule
 OTHERS_ARE_FREE = "other programs are not restricted (that is --include-all-networks)"
 
 
-def binding_line(policy: BindingPolicy, path: Path) -> str:
+def binding_line(policy: PathPolicy, path: Path) -> str:
     """Return the start line that says what tunneld's own traffic may use, and what it does not."""
     if not path.bound:
         return (
             "no binding: tunneld's own traffic follows the routing table; --bind SPEC restricts it"
         )
-    lists = (
-        ("binding", policy.permitted),
-        ("prohibiting", policy.prohibited),
-        ("avoiding", policy.avoided),
-    )
-    rules = [f"{verb} {', '.join(map(str, terms))}" for verb, terms in lists if terms]
     used = path.interface
     where = "nowhere yet" if used is None else f"only on {title(used)}"
-    return f"{' and '.join(rules)}: tunneld's own traffic leaves {where}; {OTHERS_ARE_FREE}"
+    return f"{policy}: tunneld's own traffic leaves {where}; {OTHERS_ARE_FREE}"
 
 
 def title(interface: Interface) -> str:
@@ -43,7 +37,7 @@ def title(interface: Interface) -> str:
 def check_lines(
     name: str,
     config: Config,
-    policy: BindingPolicy,
+    policy: PathPolicy,
     interfaces: Sequence[Interface],
     path: Path,
     wanted: Desired,
@@ -69,7 +63,7 @@ def check_lines(
     return lines
 
 
-def _verdict(interface: Interface, policy: BindingPolicy, path: Path) -> str:
+def _verdict(interface: Interface, policy: PathPolicy, path: Path) -> str:
     refusal = policy.refusal(interface)
     if refusal:
         return f"not used: it {refusal}"

@@ -7,13 +7,17 @@ permitted term says so, ultra-constrained interfaces only where a permitted term
 
 As soon as any list restricts, the sockets are bound to the chosen interface (`Path.bound`): a
 prohibition that left the choice to the routing table would hold only until the next route change.
+
+Anything with the two methods of `PathPolicy` takes its place: given in code, or by a package that
+registers it under the entry point group `tunnel.policies`. `Combined` lets several decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol, runtime_checkable
 
 from tunnel.errors import ConfigError, TunnelError, UsageError, Where
 from tunnel.policy.interface import Interface, InterfaceType
@@ -115,6 +119,52 @@ def _is_name(name: str) -> bool:
     )
 
 
+@runtime_checkable
+class PathPolicy(Protocol):
+    """What decides which interfaces a tunnel's own traffic may use. `str()` of it is shown.
+
+    Both methods are pure functions of their arguments: they are called at each change of the
+    network, and must give the same answer to the same question.
+    """
+
+    def decide(self, interfaces: Sequence[Interface]) -> Path:
+        """Return the path: of the interfaces given those to use, by preference, or why none.
+
+        Only usable ones may be in it. With `Path.bound` the sockets are bound to the first.
+        """
+
+    def refusal(self, interface: Interface) -> str:
+        """Say why the policy refuses an interface, as in 'is prohibited'; '' if it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """Several policies as one: each chooses among what those before it left; the last orders."""
+
+    policies: tuple[PathPolicy, ...]
+
+    def decide(self, interfaces: Sequence[Interface]) -> Path:
+        """Return the path that all of them agree on; bound if any of them binds."""
+        present = {i.name: i for i in interfaces}
+        left: Sequence[Interface] = interfaces
+        path, bound = Path(PathStatus.UNSATISFIED, "no policy", (), True), False
+        for policy in self.policies:
+            path = policy.decide(left)
+            bound = bound or path.bound
+            if path.status is not PathStatus.SATISFIED:
+                break
+            # A policy chooses among what there is: what it makes up is not there.
+            left = [i for i in path.interfaces if present.get(i.name) == i]
+        return replace(path, bound=bound)
+
+    def refusal(self, interface: Interface) -> str:
+        """Say why the first that refuses does so."""
+        return next(filter(None, (one.refusal(interface) for one in self.policies)), "")
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.policies))
+
+
 @dataclass(frozen=True, slots=True)
 class BindingPolicy:
     """Permitted terms in order of preference (None: all), prohibited and avoided terms."""
@@ -122,6 +172,15 @@ class BindingPolicy:
     permitted: tuple[Term, ...] | None = None
     prohibited: tuple[Term, ...] = ()
     avoided: tuple[Term, ...] = ()
+
+    def __str__(self) -> str:
+        lists = (
+            ("binding", self.permitted),
+            ("prohibiting", self.prohibited),
+            ("avoiding", self.avoided),
+        )
+        rules = [f"{verb} {', '.join(map(str, terms))}" for verb, terms in lists if terms]
+        return " and ".join(rules) or "no binding"
 
     @property
     def binds(self) -> bool:
@@ -192,7 +251,8 @@ class BindingPolicy:
             if isinstance(term.value, str) and term.value not in {i.name for i in interfaces}
         ]
         head = "no permitted interface" if self.binds else "no interface with a default route"
-        if self.permitted and not shown and not absent:
+        present = any(term.matches(i) for term in self.permitted or () for i in interfaces)
+        if self.permitted and not shown and not absent and not present:
             wanted = ", ".join(str(term) for term in self.permitted)
             absent = [f"none is {wanted}"]
         details = "; ".join(absent + parts)

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
-from tunnel.policy.binding import BindingPolicy
+from tunnel.policy.binding import PathPolicy
 from tunnel.policy.change import PathChange, path_change
 from tunnel.policy.connection import Connection
 from tunnel.policy.path import Path
@@ -56,7 +56,7 @@ class PathMonitor:
 
     def __init__(
         self,
-        policy: BindingPolicy,
+        policy: PathPolicy,
         overrides: Mapping[str, Override] | None = None,
         *,
         exclude: Collection[str] = (),
@@ -141,7 +141,7 @@ class PathMonitor:
             self._tell(state, path)
         return self.path
 
-    def set_policy(self, policy: BindingPolicy) -> None:
+    def set_policy(self, policy: PathPolicy) -> None:
         """Replace the policy; a change of path follows, if it makes one."""
         self.policy = policy
         self._dirty.set()
