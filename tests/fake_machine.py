@@ -38,6 +38,9 @@ class FakeMonitor:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.closed = False
+        self.policy: Any = None
+        self.overrides: Any = None
+        self.exclude: frozenset[str] = frozenset()
         self._changes: asyncio.Queue[PathChange | OSError] = asyncio.Queue()
 
     async def __aenter__(self) -> FakeMonitor:
@@ -48,6 +51,9 @@ class FakeMonitor:
 
     async def refresh(self) -> Path:
         return self.path
+
+    def set_policy(self, policy: Any) -> None:
+        self.policy = policy
 
     def change(self, path: Path, cause: str = "the test changed it") -> None:
         old, self.path = self.path, path
@@ -139,7 +145,7 @@ class FakeMachine(Machine):
         self.journal: list[Any] = []
         self.fake_monitor = FakeMonitor(path)
         self.fake_routes = FakeRoutes(self.journal)
-        self.outer = OuterSockets()
+        self.outers: list[OuterSockets] = []
         self.tun: FakeTun | None = None
         self.fake_watch: FakeWatch | None = None
         self.refusal: TunnelError | None = None
@@ -155,7 +161,13 @@ class FakeMachine(Machine):
         return self.tun
 
     def outer_sockets(self, workers: int) -> OuterSockets:
-        return self.outer
+        self.outers.append(OuterSockets(workers))
+        return self.outers[-1]
+
+    @property
+    def outer(self) -> OuterSockets:
+        """The sockets that are open, or those that were first."""
+        return next((one for one in self.outers if one.pairs), self.outers[0])
 
     def monitor(self, policy: Any, overrides: Mapping[str, Any], name: str) -> Any:
         return self.fake_monitor

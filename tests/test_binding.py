@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path as FilePath
@@ -7,9 +8,16 @@ from pathlib import Path as FilePath
 import pytest
 
 from tunnel.errors import ConfigError, UsageError, Where
-from tunnel.policy.binding import Attribute, BindingPolicy, Term, parse_spec
+from tunnel.policy.binding import (
+    Attribute,
+    BindingPolicy,
+    Combined,
+    PathPolicy,
+    Term,
+    parse_spec,
+)
 from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
-from tunnel.policy.path import PathStatus
+from tunnel.policy.path import Path, PathStatus
 
 PRESENT = ("lo", "wlan0", "wwan0", "eth0", "tun3")
 
@@ -153,3 +161,48 @@ def test_ipv6_is_supported_only_where_it_is_routed() -> None:
     path = policy("cellular").decide((WWAN,))
     assert path.supports(4)
     assert not path.supports(6)
+
+
+def test_a_present_one_that_is_prohibited_is_not_said_to_be_missing() -> None:
+    path = policy("cellular", "expensive").decide(ALL)
+    assert "none is" not in path.reason
+    assert "wwan0 (cellular) is prohibited" in path.reason
+    assert "none is cellular" in policy("cellular").decide((LO, WLAN)).reason
+
+
+class Cheapest:
+    """Somebody's own policy: never what is expensive, the newest interface first."""
+
+    def decide(self, interfaces: Sequence[Interface]) -> Path:
+        good = [i for i in interfaces if i.usable and not self.refusal(i)]
+        if not good:
+            return Path(PathStatus.UNSATISFIED, "nothing cheap", (), True)
+        good.sort(key=lambda i: -i.index)
+        return Path(PathStatus.SATISFIED, "cheap", tuple(good), True)
+
+    def refusal(self, interface: Interface) -> str:
+        return "is expensive" if interface.expensive else ""
+
+
+def test_policies_combine_all_must_agree_and_the_last_one_orders() -> None:
+    cheapest = Cheapest()
+    assert isinstance(cheapest, PathPolicy)
+    combined = Combined((policy("wifi,cellular,wired"), cheapest))
+    path = combined.decide(ALL)
+    assert [i.name for i in path.interfaces] == ["eth0", "wlan0"]
+    assert path.bound
+    assert combined.refusal(WWAN) == "is expensive"
+    assert combined.refusal(SAT) == "is not permitted"
+    assert combined.refusal(ETH) == ""
+    assert combined.decide((WWAN,)).reason == "nothing cheap"
+    assert combined.decide((SAT,)).status is PathStatus.UNSATISFIED
+    assert Combined((policy(), cheapest)).decide(ALL).bound
+
+
+def test_what_a_policy_makes_up_is_not_used() -> None:
+    class Liar(Cheapest):
+        def decide(self, interfaces: Sequence[Interface]) -> Path:
+            made_up = (interface("wlan9", 99, InterfaceType.WIFI),)
+            return Path(PathStatus.SATISFIED, "trust me", made_up, True)
+
+    assert Combined((Liar(), policy("wifi"))).decide(ALL).interfaces == ()

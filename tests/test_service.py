@@ -16,7 +16,7 @@ from tunnel.config import BindingConfig, Config, InterfaceOverride
 from tunnel.daemon import background, filefor, lines, machine, options, service
 from tunnel.daemon.options import NOT_YET, Options, parse
 from tunnel.daemon.plan import make_plan
-from tunnel.daemon.plugins import find_providers, load_provider
+from tunnel.daemon.plugins import PROVIDERS, find_plugins, load_provider
 from tunnel.daemon.words import OTHERS_ARE_FREE, binding_line
 from tunnel.errors import ConfigError, TunnelError, UsageError
 from tunnel.policy.binding import Attribute, BindingPolicy, Term
@@ -154,7 +154,8 @@ def test_help_and_version_end_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert service.run(["--help"]) == 0
     shown = capsys.readouterr().out
     assert "--bind SPEC" in shown
-    assert "--avoid" not in shown
+    assert "--avoid SPEC" in shown
+    assert "--userspace" not in shown
     assert service.run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("tunneld 0.")
 
@@ -216,7 +217,7 @@ def test_a_bare_name_takes_only_binding_and_classes_from_its_file(tmp_path: Path
 
 
 def test_providers_are_found_by_entry_point(tmp_path: Path) -> None:
-    assert {"loopback", "wireguard"} <= set(find_providers())
+    assert {"loopback", "wireguard"} <= set(find_plugins(PROVIDERS))
     folder = tmp_path / "their-1.0.dist-info"
     folder.mkdir()
     (folder / "entry_points.txt").write_text(
@@ -225,7 +226,7 @@ def test_providers_are_found_by_entry_point(tmp_path: Path) -> None:
         "good = providers.loopback:LoopbackProvider [extra]\n[other]\nfoo = a:b\n"
     )
     folders = [str(tmp_path)]
-    assert set(find_providers(folders)) == {"theirs", "broken", "good"}
+    assert set(find_plugins(PROVIDERS, folders)) == {"theirs", "broken", "good"}
     assert issubclass(load_provider("good", folders), PacketTunnelProvider)
     with pytest.raises(TunnelError, match="OrderedDict is not a PacketTunnelProvider"):
         load_provider("theirs", folders)

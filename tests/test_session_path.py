@@ -11,9 +11,11 @@ import pytest
 
 from tests.fake_machine import LO, NO_PATH, ON_LO, UNBOUND, FakeMachine, JournalProvider as Provider
 from tunnel.config import BindingConfig, Config, InterfaceConfig
-from tunnel.daemon import session as session_module
+from tunnel.daemon import follower as follower_module
 from tunnel.daemon.session import TunnelSession
-from tunnel.errors import ConfigError, MissingFacilityError, TunnelError
+from tunnel.errors import MissingFacilityError, TunnelError
+from tunnel.policy.binding import BindingPolicy, Term
+from tunnel.policy.interface import InterfaceType
 from tunnel.policy.path import Path
 from tunnel.provider import PacketTunnelProvider, TunnelStatus
 from tunnel.settings import TunnelSettings
@@ -81,7 +83,7 @@ def test_losing_the_path_withdraws_the_sockets_before_they_are_closed() -> None:
 def test_a_move_that_fails_closes_the_sockets_and_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session_module, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(follower_module, "RETRY_SECONDS", 0)
 
     async def main() -> None:
         machine = FakeMachine(ON_LO)
@@ -99,7 +101,7 @@ def test_a_move_that_fails_closes_the_sockets_and_is_tried_again(
 
 
 def test_an_interface_gone_at_the_start_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(follower_module, "RETRY_SECONDS", 0)
 
     async def main() -> None:
         machine = FakeMachine(ON_LO)
@@ -161,7 +163,7 @@ def test_an_unmanaged_interface_is_left_to_others() -> None:
     run(main())
 
 
-def test_a_reload_reaches_the_provider_and_a_changed_binding_is_refused() -> None:
+def test_a_reload_reaches_the_provider_and_may_change_the_binding() -> None:
     async def main() -> None:
         machine = FakeMachine()
         provider = Provider(machine)
@@ -178,10 +180,13 @@ def test_a_reload_reaches_the_provider_and_a_changed_binding_is_refused() -> Non
             fresh = Config(interface=InterfaceConfig(mtu=1300))
             await tunnel.reload(fresh)
             assert tunnel.config is fresh
-            with pytest.raises(ConfigError, match="binding cannot change"):
-                await tunnel.reload(Config(binding=BindingConfig(prohibit=("wifi",))))
-            assert tunnel.config is fresh
-            assert machine.journal.count("reload") == 1
+            assert machine.fake_monitor.policy is None
+            policy = BindingPolicy(prohibited=(Term(InterfaceType.WIFI),))
+            bound = Config(binding=BindingConfig(prohibit=("wifi",), dwell=7))
+            await tunnel.reload(bound, policy)
+            assert tunnel.config is bound
+            assert machine.fake_monitor.policy is tunnel.policy is policy
+            assert machine.journal.count("reload") == 2
 
     run(main())
 

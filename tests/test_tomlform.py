@@ -139,6 +139,12 @@ def test_routing() -> None:
     assert parse("").routing == RoutingPolicy()
 
 
+def test_binding_has_seconds_a_policy_and_may_prohibit_nothing() -> None:
+    text = "[binding]\nprohibit = []\navoid = []\npolicy = 'theirs'\nhold_down = 2\ndwell = 0.5\n"
+    assert parse(text).binding == BindingConfig(policy="theirs", hold_down=2.0, dwell=0.5)
+    assert parse("[binding]\ngrace = 60\n").binding.grace == 60.0
+
+
 def test_the_types_are_those_of_the_policy() -> None:
     assert tuple(kind.value for kind in InterfaceType) == tomlform.INTERFACE_TYPES
 
@@ -281,7 +287,8 @@ ERRORS = [
         "2: included_routes: '10.0.0.0/33' is not a network; write ADDRESS/PREFIX",
     ),
     ('[dns]\nmatch_domains = ["a"]', "2: match_domains: is not supported yet; remove it"),
-    ("[binding]\ndwell = 15", "2: dwell: is not supported yet; remove it"),
+    ("[binding]\ndwell = true", "2: dwell: 'True' cannot be taken; write seconds, 0 to 86400"),
+    ("[binding]\ngrace = -1", "2: grace: '-1' cannot be taken; write seconds, 0 to 86400"),
     ('[dns]\nservers = "lan"', "2: servers: 'lan' is not an address; write an IPv4 or IPv6 "),
     (
         "[binding]\nbind = []",

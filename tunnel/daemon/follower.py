@@ -49,6 +49,7 @@ class Follower:
         self._proof: asyncio.Task[bool] | None = None
         self._proving: Interface | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._mending: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Follow until cancelled. Raises OSError when the kernel cannot be read any more."""
@@ -64,6 +65,16 @@ class Follower:
             await self._end_proof()
             if self._linger is not None:
                 self._linger.cancel()
+
+    def mend(self) -> None:
+        """Make again what the kernel took away when the tunnel's interface went down."""
+        self._mending = asyncio.create_task(self._mend())
+
+    async def _mend(self) -> None:
+        try:
+            await self._underlay.mend()
+        except (OSError, TunnelError) as error:
+            self._log.warning("the interface is up again, but not its routes: %s", error)
 
     async def _step(self, *, unbound_too: bool) -> None:
         underlay = self._underlay

@@ -49,7 +49,8 @@ def load_provider(name: str, folders: list[str] | None = None) -> type[PacketTun
     """Import a provider's class. Raises UsageError for a name that nobody offers."""
     provider = _load(PROVIDERS, name, "--provider", folders)
     if not (isinstance(provider, type) and issubclass(provider, PacketTunnelProvider)):
-        raise TunnelError(f"provider {name}: {provider!r} is not a PacketTunnelProvider")
+        shown = getattr(provider, "__qualname__", provider)
+        raise TunnelError(f"provider {name}: {shown} is not a PacketTunnelProvider")
     return provider
 
 
@@ -77,7 +78,7 @@ def _load(group: str, name: str, option: str, folders: list[str] | None) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        kind = group.removeprefix("tunnel.")
+        kind = option.lstrip("-")
         raise TunnelError(
-            f"{name} ({kind}) cannot be loaded: {error}; reinstall the package that offers it"
+            f"{kind} {name} cannot be loaded: {error}; reinstall the package that offers it"
         ) from error

@@ -325,7 +325,7 @@ class TunnelSession:
         self._tun = machine.create_tun(name, self.workers)
         self._push(f"interface {name}", self._tun.close)
         self._watch = machine.watch(
-            name, self._interface_gone, self.provider.mtu_changed, self._interface_up
+            name, self._interface_gone, self.provider.mtu_changed, self._follower.mend
         )
         self._push("the interface's watch", self._watch.close)
         self._push("the packet flow", self._close_flow)
@@ -367,15 +367,6 @@ class TunnelSession:
     def _interface_gone(self) -> None:
         error = TunnelError(f"interface {self.interface} was deleted by another program")
         self.cancel(error, StopReason.CONFIGURATION_REMOVED)
-
-    def _interface_up(self) -> None:
-        self._mending = asyncio.create_task(self._mend())
-
-    async def _mend(self) -> None:
-        try:
-            await self._underlay.mend()
-        except (OSError, TunnelError) as error:
-            self.log.warning("%s is up again, but not its routes: %s", self.interface, error)
 
     # ---- the status ----
 

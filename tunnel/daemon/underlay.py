@@ -268,7 +268,7 @@ class Underlay:
         await self._apply_to(path)
         interface = path.interface
         wanted = _carried(path)
-        if path.bound and self.outer.pairs and wanted == self._carried:
+        if wanted is not None and wanted == self._carried and self.outer.pairs:
             return Moved.NOT  # what changed is a path that stands by: its tables are made
         self._carried = None
         if path.bound and interface is None:
