@@ -32,6 +32,10 @@ class _Library:
     TC_KEY_NEXT: int
     TC_COUNTERS: int
     TC_SPAN_NEEDS_CHECKSUM: int
+    TC_SPAN_BROKEN: int
+    TC_FLOW_PACKETS: int
+    TC_FLOW_UNITS: int
+    TC_FLOW_VERIFIED: int
     def tc_engine_new(self, options: Any, engine: Any) -> int: ...
     def tc_engine_free(self, engine: Any) -> None: ...
     def tc_engine_start(self, engine: Any) -> int: ...

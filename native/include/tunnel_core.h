@@ -108,6 +108,7 @@ typedef struct {
 } tc_span;
 
 #define TC_SPAN_NEEDS_CHECKSUM 1
+#define TC_SPAN_BROKEN 2 /* its checksums are wrong */
 
 /* What the parser finds in one IP packet. Offsets count from the packet's first byte; payload ends
  * at total. ports are 0 and transport 255 for a fragment other than the first. */
@@ -183,6 +184,11 @@ int tc_allowed_clear(tc_engine *engine, uint32_t peer);
 int64_t tc_allowed_find(tc_engine *engine, int family, const uint8_t *address);
 
 /* ---- batches of packets for Python (PacketFlow) ---- */
+/* What tc_flow_read gives: plain packets; super-segments whole; or these with TC_SPAN_BROKEN told
+ * for those that carry complete checksums, which are verified. */
+#define TC_FLOW_PACKETS 0
+#define TC_FLOW_UNITS 1
+#define TC_FLOW_VERIFIED 2
 /* Reads until the link has no more, or the buffer or the spans might not hold another read: that
  * is 65,600 bytes and a span with units; without, super-segments are cut into packets with complete
  * checksums, which takes up to 131,200 bytes and 1,024 spans. Answers the number of spans, -EAGAIN

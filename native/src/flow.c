@@ -4,6 +4,7 @@
 
 #include "checksum.h"
 #include "coalesce.h"
+#include "intact.h"
 #include "link.h"
 #include "packet.h"
 #include "segment.h"
@@ -12,7 +13,8 @@
  * segments small enough to need more. */
 enum { UNIT_BYTES = 65600, CUT_BYTES = 2 * UNIT_BYTES, CUT_SPANS = 1024 };
 
-static int read_unit(const tc_link *link, uint8_t *buffer, uint32_t base, tc_span *span) {
+static int read_unit(const tc_link *link, int units, uint8_t *buffer, uint32_t base,
+                     tc_span *span) {
     tc_unit unit;
     int error = tc_link_read(link, buffer, &unit);
     if (error)
@@ -22,6 +24,8 @@ static int read_unit(const tc_link *link, uint8_t *buffer, uint32_t base, tc_spa
                       .segment = (uint16_t)unit.segment};
     if (unit.segment || unit.checksum_offset)
         span->flags = TC_SPAN_NEEDS_CHECKSUM;
+    else if (units == TC_FLOW_VERIFIED && !tc_packet_intact(unit.packet, unit.length))
+        span->flags = TC_SPAN_BROKEN;
     return 0;
 }
 
@@ -34,7 +38,7 @@ int tc_flow_read(int fd, uint32_t link_flags, int units, uint8_t *buffer, uint32
     int error = size < need_bytes || count < need_spans ? -EINVAL : 0;
     while (!error && size - used >= need_bytes && count - filled >= need_spans) {
         if (units) {
-            error = read_unit(&link, buffer + used, used, &spans[filled]);
+            error = read_unit(&link, units, buffer + used, used, &spans[filled]);
             if (!error) {
                 /* The next packet is aligned too, behind its own headroom. */
                 used = (spans[filled].offset + spans[filled].length + 15) & ~15u;

@@ -1,0 +1,36 @@
+"""Addresses as sockets spell them, and back."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from tunnel.netstack.tcpsocket import Place
+
+
+def literal(host: str) -> bytes | None:
+    """Return the packed address that `host` spells, None for a name."""
+    try:
+        return ip_address(host).packed
+    except ValueError:
+        return None
+
+
+def text(address: bytes) -> str:
+    """Spell a packed address."""
+    return str(IPv4Address(address) if len(address) == 4 else IPv6Address(address))
+
+
+def spelt(place: Place) -> tuple[Any, ...]:
+    """Return an address as sockets have it: (host, port), or (host, port, 0, 0) for IPv6."""
+    host = text(place.address)
+    return (host, place.port) if len(place.address) == 4 else (host, place.port, 0, 0)
+
+
+def failure(code: int, place: Place | None = None, doing: str = "") -> OSError:
+    """Return the OSError of an errno, of the fitting kind, that names the address."""
+    words = os.strerror(code)
+    if place is not None:
+        words = f"{doing} {text(place.address)} port {place.port}: {words}"
+    return OSError(code, words)

@@ -1,0 +1,80 @@
+"""A listening port of the stack, with the calls of an asyncio server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from tunnel.netstack.aio.names import text
+from tunnel.netstack.tcpsocket import Listener, TcpSocket
+
+if TYPE_CHECKING:
+    from tunnel.netstack.aio.net import NetStack
+
+
+class StackServer:
+    """What `start_server` and `create_server` give; it serves from the start."""
+
+    def __init__(
+        self,
+        net: NetStack,
+        listener: Listener,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+    ) -> None:
+        self._net = net
+        self._listener = listener
+        self._factory = protocol_factory
+        self._closed = asyncio.Event()
+
+    def accept(self, socket: TcpSocket) -> None:
+        """Take a connection that is established."""
+        self._net.accept(socket, self._factory())
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens: (host, port) for each address."""
+        address = self._listener.address
+        ours = self._net.stack.addresses if address is None else (address,)
+        return [(text(one), self._listener.port) for one in ours]
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        """There are no kernel sockets."""
+        return ()
+
+    def is_serving(self) -> bool:
+        """Whether it accepts."""
+        return not self._closed.is_set()
+
+    async def start_serving(self) -> None:
+        """It serves already."""
+
+    async def serve_forever(self) -> None:
+        """Serve until closed or cancelled; closed in either case."""
+        try:
+            await self._closed.wait()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Accept no more. Connections that were accepted go on."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._net.forget_server(self, self._listener)
+
+    async def wait_closed(self) -> None:
+        """Wait until it is closed."""
+        await self._closed.wait()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
