@@ -9,8 +9,8 @@
 Positions count from each side's initial sequence number, which are close to the end of the number
 space, so that every script wraps. `1:1001` is a thousand bytes. Flags are S F R P A E C. Fields:
 ack, win, mss, ws, sackok, ts VALUE:ECHO, uto, sack LOW-HIGH,..., ce (arrives marked), ect (leaves
-capable). Of what is sent, fields that a line does not name are not looked at; but whatever is sent
-needs a line, at its exact time. Payload bytes depend on their position and are compared.
+capable), cut (into segments of this size). Of what is sent, fields that a line does not name are
+not looked at; but whatever is sent needs a line, at its exact time. Payload bytes depend on their position and are compared.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class Script:
         words += [] if options.user_timeout is None else ["uto", str(options.user_timeout)]
         blocks = [f"{wrap(low - IRS)}-{wrap(high - IRS)}" for low, high in options.sack]
         words += ["sack", ",".join(blocks)] if blocks else []
-        return words + (["ect", ""] if one.capable else [])
+        return [*words, "cut", str(one.cut)] + (["ect", ""] if one.capable else [])
 
     def describe(self, one: Segment) -> str:
         """Return a segment as a line would write it."""

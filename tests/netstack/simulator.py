@@ -31,10 +31,10 @@ MBIT = 125_000  # bytes a second
 _ACK, _PSH, _ENDING, _CWR = int(Flag.ACK), int(Flag.PSH), int(Flag.FIN | Flag.PSH), int(Flag.CWR)
 
 
-def cut(segment: Segment, size: int) -> Iterator[Segment]:
+def cut(segment: Segment) -> Iterator[Segment]:
     """Cut a unit as the native core does: FIN and PSH on the last, CWR on the first."""
-    payload = segment.payload
-    if len(payload) <= size:
+    payload, size = segment.payload, segment.cut
+    if not size:
         yield segment
         return
     for at in range(0, len(payload), size):
@@ -47,6 +47,7 @@ def cut(segment: Segment, size: int) -> Iterator[Segment]:
             sequence=(segment.sequence + at) & 0xFFFFFFFF,
             flags=flags,
             payload=payload[at : at + size],
+            cut=0,
         )
 
 
@@ -73,6 +74,7 @@ class Path:
     loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0  # a segment that is held back by up to three delays
+    most: int = 1 << 16  # payload bytes of a segment; what is larger vanishes without a word
     rate: int = 0  # 0: unlimited
     queue: int = 1 << 30
     mark_above: int = 0  # CE instead of nothing, for a queue longer than this
@@ -85,7 +87,7 @@ class Path:
     def arrivals(self, segment: Segment, now: int) -> Iterator[tuple[int, Segment]]:
         """Yield when, and as what, a segment arrives: not at all, once or twice."""
         self.sent += 1
-        if self.random.random() < self.loss:
+        if self.random.random() < self.loss or len(segment.payload) > self.most:
             self.dropped += 1
             return
         leaves = now
@@ -202,7 +204,7 @@ class World:
         for unit in connection.segments_to_send(self.now):
             if self.keep_log:
                 self.log.append((self.now, side, unit))
-            for segment in cut(unit, connection.segment_size):
+            for segment in cut(unit):
                 for at, arriving in self.paths[side].arrivals(segment, self.now):
                     heappush(self._heap, (at, next(self._order), 1 - side, arriving))
 

@@ -48,6 +48,19 @@ def test_2018_3_four_blocks_fit_and_three_beside_a_timestamp() -> None:
     assert len(script.connection.receiver.blocks(4)) == 4
 
 
+def test_2018_4_data_carries_the_blocks_too_and_is_cut_smaller_for_them() -> None:
+    play(OPENED + """
+        20    < A 1001:2001 ack 1 win 60000
+        20    > A 1 ack 1 sack 1001-2001
+        30    write 3000
+        30    > PA 1:3001 ack 1 sack 1001-2001 cut 988
+        40    < A 1:1001 ack 3001 win 60000
+        40    > A 3001 ack 2001
+        50    write 2000
+        50    > PA 3001:5001 ack 2001 cut 1000
+    """, SELECTIVE)  # fmt: skip
+
+
 def test_2018_2_without_the_peers_permission_there_are_none() -> None:
     script = play("""
         0     connect

@@ -146,12 +146,12 @@ def test_rfc6298_5_5_the_timer_backs_off_while_there_is_silence() -> None:
     play(
         OPENED
         + """
-        20    write 1000
-        20    > PA 1:1001 ack 1
-        220   > PA 1:1001 ack 1
-        620   > PA 1:1001 ack 1
-        1420  > PA 1:1001 ack 1
-        3020  > PA 1:1001 ack 1
+        20    write 500
+        20    > PA 1:501 ack 1
+        220   > PA 1:501 ack 1
+        620   > PA 1:501 ack 1
+        1420  > PA 1:501 ack 1
+        3020  > PA 1:501 ack 1
     """
     )
 

@@ -75,7 +75,7 @@ class Connection(Handshake):
 
     @property
     def segment_size(self) -> int:
-        """Payload bytes to which a unit is cut."""
+        """Payload bytes of a full segment; `Segment.cut` tells how a unit is cut."""
         return self.sender.segment
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Connection(Handshake):
         """The path takes payloads of this size at most (options not counted off): RFC 1191."""
         size -= TIMESTAMP_BYTES if self._timestamps else 0
         if size < self.sender.segment:
-            self.sender.resize(max(size, SMALLEST_SEGMENT), again=True)
+            self.sender.path_told(max(size, SMALLEST_SEGMENT), self._heard_at)
 
     def may_be_reused(self, segment: Segment) -> bool:
         """Whether a SYN may take over this connection in TIME-WAIT (RFC 6191, section 2)."""
@@ -141,7 +141,7 @@ class Connection(Handshake):
         That is payload in order, an acknowledgment of something new, or both, and nothing else to
         say. The same as `_arrive` would do, in one piece (header prediction).
         """
-        _, _, sequence, ack, flags, window, options, payload, congested, _ = segment
+        _, _, sequence, ack, flags, window, options, payload, congested, _, _ = segment
         receiver, sender = self.receiver, self.sender
         recovery = sender.recovery
         if (

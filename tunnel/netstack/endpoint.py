@@ -138,8 +138,8 @@ class Endpoint:
         if self.state is _CLOSED or self.state is _LISTEN:
             return out
         sender, receiver = self.sender, self.receiver
-        if receiver is not None and receiver.ack_now and receiver.owes_blocks:
-            self._say_what_came(out, now)
+        if receiver is not None and receiver.ack_now and receiver.duplicate_acks > 1:
+            self._say_what_came(out, now)  # one for each, which data cannot say
         if sender.has_something:
             while (unit := sender.next_unit(now)) is not None:
                 out.append(self._segment_of(unit, now))
@@ -160,17 +160,22 @@ class Endpoint:
         if receiver is None:
             return
         copies = 1 if self._selective else max(receiver.duplicate_acks, 1)
-        blocks: tuple[tuple[int, int], ...] = ()
-        if self._selective:
-            most = 3 if self._timestamps else 4
-            blocks = tuple((wrap(low), wrap(high)) for low, high in receiver.blocks(most))
+        options = self._selecting(now)
         receiver.acknowledged()
-        options = Options(timestamp=self._timestamp(now), sack=blocks) if blocks else None
         out += [self._segment(self.sender.nxt, _ACK, now, options)] * copies
 
+    def _selecting(self, now: int) -> Options | None:
+        """The options with the SACK blocks of what waits for a gap; None where there are none."""
+        receiver = self.receiver
+        if receiver is None or not self._selective or not receiver.owes_blocks:
+            return None
+        most = 3 if self._timestamps else 4
+        blocks = tuple((wrap(low), wrap(high)) for low, high in receiver.blocks(most))
+        return Options(timestamp=self._timestamp(now), sack=blocks)
+
     def _segment_of(self, unit: Unit, now: int) -> Segment:
-        sender, buffer = self.sender, self.sender.buffer
-        start, end, again = unit
+        sender, receiver, buffer = self.sender, self.receiver, self.sender.buffer
+        start, end, again, cut = unit
         if start == self.iss:
             return self._syn(now)
         flags = _ACK
@@ -178,16 +183,21 @@ class Endpoint:
         if sender.fin is not None and end > sender.fin:
             flags |= _FIN
             data_end = sender.fin
-        payload = buffer.slice(start, data_end) if data_end > start else b""
-        if data_end == buffer.end and data_end > start:
+        size = data_end - start
+        payload = buffer.slice(start, data_end) if size > 0 else b""
+        if data_end == buffer.end and size > 0:
             flags |= _PSH
-        capable = self._ecn and data_end > start and not again
+        capable = self._ecn and size > 0 and not again
         if capable and sender.recovery.reduced:
             sender.recovery.reduced = False
             flags |= _CWR
-        if self.receiver is not None:
-            self.receiver.acknowledged()
-        return self._segment(start, flags, now, None, payload, capable)
+        options = None
+        if receiver is not None:
+            if receiver.owes_blocks and cut:
+                options = self._selecting(now)
+                cut -= 0 if options is None else 4 + 8 * len(options.sack)
+            receiver.acknowledged()
+        return self._segment(start, flags, now, options, payload, capable, cut if size > cut else 0)
 
     def _syn(self, now: int) -> Segment:
         settings = self.settings
@@ -215,6 +225,7 @@ class Endpoint:
         options: Options | None = None,
         payload: bytes | memoryview = b"",
         capable: bool = False,
+        cut: int = 0,
     ) -> Segment:
         """A segment of ours; without other options it carries a timestamp where negotiated."""
         if options is not None:
@@ -239,7 +250,7 @@ class Endpoint:
         return _make(
             Segment,
             (self.local_port, self.remote_port, position & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags,
-             window, options, payload, False, capable),
+             window, options, payload, False, capable, cut),
         )  # fmt: skip
 
     def _challenge(self, now: int) -> None:

@@ -104,7 +104,7 @@ class Handshake(Endpoint):
             segment.sequence, settings.receive_buffer, settings.receive_most,
             self._pool.budget(), size,
         )  # fmt: skip
-        self.sender.resize(size - (TIMESTAMP_BYTES if self._timestamps else 0))
+        self.sender.adopt(size - (TIMESTAMP_BYTES if self._timestamps else 0))
         self.sender.recovery.selective = self._selective
         self._take_user_timeout(options)
         self.sender.synchronize(receiver.nxt, self.iss, segment.window)

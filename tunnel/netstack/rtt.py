@@ -66,6 +66,11 @@ class RoundTrip:
             self._backoff += 1
             self.timeout = min(self.base << self._backoff, MAX_RTO)
 
+    @property
+    def silent(self) -> int:
+        """How often in a row the timeout has fired."""
+        return self._backoff
+
     def end_back_off(self) -> None:
         """Something new was acknowledged: the path carries again.
 

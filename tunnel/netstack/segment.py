@@ -90,7 +90,8 @@ NO_OPTIONS: Final = Options()
 class Segment(NamedTuple):
     """One segment, or one unit of equal segments.
 
-    `congested` tells that the IP header carried CE; `capable` that it is to carry ECT(0).
+    `congested` tells that the IP header carried CE; `capable` that it is to carry ECT(0). `cut` is
+    the payload of each segment that a unit is to be cut into; with 0 it leaves whole.
     `payload` of a received one may be kept where it is read-only: whoever hands it in does not
     reuse that memory. A writable one is copied.
     """
@@ -105,6 +106,7 @@ class Segment(NamedTuple):
     payload: bytes | memoryview = b""
     congested: bool = False
     capable: bool = False
+    cut: int = 0
 
     @property
     def length(self) -> int:
@@ -124,7 +126,7 @@ def parse(data: memoryview, *, congested: bool = False) -> Segment | None:
             return _make(
                 Segment,
                 (source, destination, sequence, ack, flags, window, options,
-                 data[_STAMPED_BYTES:], congested, False),
+                 data[_STAMPED_BYTES:], congested, False, 0),
             )  # fmt: skip
     if size < HEADER_BYTES:
         return None
@@ -181,7 +183,7 @@ def parse_options(data: memoryview | bytes) -> Options:
 
 def render_header(segment: Segment) -> bytes:
     """Return the TCP header with its options; the checksum is left to the native core."""
-    source, destination, sequence, ack, flags, window, options, _, _, _ = segment
+    source, destination, sequence, ack, flags, window, options, _, _, _, _ = segment
     if options is NO_OPTIONS:
         return _HEADER.pack(source, destination, sequence, ack, 0x50, flags, window, 0, 0)
     mss, shift, permitted, timestamp, sack, timeout = options

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from tunnel.netstack.acks import Ack
 from tunnel.netstack.congestion.control import CongestionControl
+from tunnel.netstack.pathprobe import AGAIN, FOLLOWERS, SUSPICIOUS, PathSearch, safer
 from tunnel.netstack.recovery import Recovery
 from tunnel.netstack.rtt import MAX_RTO, MILLISECOND, SECOND
 from tunnel.netstack.sendbuffer import SendBuffer
@@ -30,15 +31,16 @@ class Unit(NamedTuple):
     start: int
     end: int
     again: bool
+    cut: int  # into segments of this many bytes; 0 leaves it whole
 
 
 class Sender:
     """From the initial sequence number on; `una`, `nxt` and so on are unwrapped positions."""
 
     __slots__ = (
-        "_duplicates", "_forced", "_pace_at", "_paced", "_persist_at", "_persist_count",
-        "_seen_ack", "_seen_sequence", "buffer", "corked", "end", "fin", "largest_window",
-        "nodelay", "open", "pacing", "recovery", "segment", "start", "window",
+        "_duplicates", "_forced", "_most", "_pace_at", "_paced", "_persist_at", "_persist_count",
+        "_search", "_seen_ack", "_seen_sequence", "buffer", "corked", "end", "fin",
+        "largest_window", "nodelay", "open", "pacing", "recovery", "segment", "start", "window",
     )  # fmt: skip
 
     def __init__(self, start: int, control: CongestionControl, segment: int, limit: int) -> None:
@@ -52,6 +54,8 @@ class Sender:
         self.nodelay = False
         self.pacing = True
         self.corked = False
+        self._search: PathSearch | None = None
+        self._most = segment  # the largest segment that both ends take
         self.fin: int | None = None  # the position of our FIN, once the user closed
         self.open = False  # synchronized: more than the SYN may be sent
         self._seen_sequence = self._seen_ack = 0  # SND.WL1, SND.WL2
@@ -107,6 +111,8 @@ class Sender:
             if self.window:
                 self.recovery.trip.end_back_off()
         delivered = self.recovery.acknowledge(ack, now)
+        if self.recovery.path_takes is not None:
+            self._path_answered()
         if self.una > before:
             self.buffer.release(self.una)
             self._duplicates = 0
@@ -141,6 +147,54 @@ class Sender:
         self.window = window
         self.largest_window = max(self.largest_window, window)
 
+    # ---- the path's segment size ----
+
+    def path_told(self, size: int, now: int) -> None:
+        """The network says that segments were too large (RFC 1191, RFC 8201)."""
+        self._search = PathSearch(size, size, self._most, now + AGAIN)
+        self.resize(size, again=True)
+
+    def _path_answered(self) -> None:
+        """A probe arrived, or did not."""
+        search, passed = self._search, self.recovery.path_takes
+        self.recovery.path_takes = None
+        if search is None or passed is None:
+            return
+        self.resize(search.settle(passed=passed))
+        if search.over:
+            self._search = None
+
+    def _suspect_path(self) -> None:
+        """Silence again and again: perhaps the path swallows large segments."""
+        size, first = safer(self.segment), self.recovery.flight.first_lost()
+        if size < self.segment and first is not None and first.length > size:
+            self._search = PathSearch(size, self._most, self._most)
+            self.resize(size, again=True)
+
+    def _path_probe(self, search: PathSearch, available: int, now: int) -> Unit | None:
+        """One segment larger than the rest, where its loss would show soon and harm nothing."""
+        recovery = self.recovery
+        size = search.candidate(now)
+        needed = size + FOLLOWERS * self.segment
+        if (
+            not size
+            or recovery.mode is not Mode.OPEN
+            or not recovery.selective
+            or recovery.flight.sacked
+            or self._pace_at > now
+            or min(available, recovery.room, self.una + self.window - self.nxt) < needed
+        ):
+            return None
+        search.tried = size
+        unit = self._new_unit(size, now)
+        recovery.probe_path()
+        return unit._replace(cut=0)
+
+    def adopt(self, segment: int) -> None:
+        """Both ends have said what they take."""
+        self._most = segment
+        self.resize(segment)
+
     def resize(self, segment: int, *, again: bool = False) -> None:
         """Segments have another size from now on; `again` where those in flight were too big."""
         if segment != self.segment:
@@ -170,6 +224,10 @@ class Sender:
         available = self.end - recovery.nxt
         if available <= 0:
             return None
+        if self._search is not None and not self._forced:
+            probe = self._path_probe(self._search, available, now)
+            if probe is not None:
+                return probe
         length = self._new_length(available)
         if not length:
             return None
@@ -192,7 +250,7 @@ class Sender:
         recovery.flight.cut_first(record, most)
         recovery.sent_again(record, now)
         self._pace(record.length, now)
-        return Unit(record.start, record.end, again=True)
+        return Unit(record.start, record.end, again=True, cut=self.segment)
 
     def _probe_unit(self, now: int) -> Unit | None:
         """RFC 8985, section 7.3: new data if the window takes it, else the last segment."""
@@ -208,7 +266,7 @@ class Sender:
             flight.cut_first(last, last.length - self.segment)
             last = flight.last or last
         self.recovery.sent_again(last, now)
-        return Unit(last.start, last.end, again=True)
+        return Unit(last.start, last.end, again=True, cut=self.segment)
 
     def _new_length(self, available: int) -> int:
         """How much new data may leave: windows, Nagle, silly windows; pacing apart."""
@@ -249,7 +307,7 @@ class Sender:
             recovery.rate.limited_by_application(recovery.flight.outstanding + length)
         recovery.sent_new(end, now, app_limited=all_sent)
         self._pace(length, now)
-        return _make(Unit, (start, end, False))
+        return _make(Unit, (start, end, False, self.segment))
 
     # ---- pacing ----
 
@@ -307,7 +365,7 @@ class Sender:
     def deadline(self) -> int | None:
         """When `handle_timeout` or another attempt to send is due."""
         due = self.recovery.deadline
-        if self._paced and (due is None or self._pace_at < due):
+        if self._paced and self.has_something and (due is None or self._pace_at < due):
             due = self._pace_at
         if self._persist_at and (due is None or self._persist_at < due):
             due = self._persist_at
@@ -320,4 +378,10 @@ class Sender:
             self._persist_count += 1
             self._forced = True
             self.recovery.trip.back_off()
+        before = self.recovery.trip.silent
         self.recovery.handle_timeout(now)
+        if self.recovery.path_takes is not None:
+            self._path_answered()
+        silent = self.recovery.trip.silent
+        if before < silent and silent % SUSPICIOUS == 0 and self.open and self.window:
+            self._suspect_path()
