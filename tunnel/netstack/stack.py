@@ -119,15 +119,12 @@ class Stack:
         *,
         local: Place | None = None,
         settings: Settings | None = None,
-        may_use: Callable[[int], bool] | None = None,
     ) -> TcpSocket:
         """Open a TCP connection. OSError as `route` and `TcpLayer.connect`."""
         self._now = now
         route = self.route(local.address or None if local else None, remote.address)
         port = local.port if local else 0
-        return self.tcp.connect(
-            route, remote.port, now, local_port=port, settings=settings, may_use=may_use
-        )
+        return self.tcp.connect(route, remote.port, now, local_port=port, settings=settings)
 
     def listen(self, address: bytes | None, port: int, *, backlog: int = 128) -> Listener:
         """Accept TCP connections. OSError: EADDRINUSE, EADDRNOTAVAIL."""
@@ -139,11 +136,10 @@ class Stack:
         address: bytes | None,
         port: int,
         remote: Place | None = None,
-        may_use: Callable[[int], bool] | None = None,
     ) -> UdpSocket:
         """Return a UDP socket. OSError: EADDRINUSE, EADDRNOTAVAIL."""
         self._check_own(address)
-        return self.udp.bind(address, port, remote, may_use)
+        return self.udp.bind(address, port, remote)
 
     def _check_own(self, address: bytes | None) -> None:
         if address is not None and address not in self._own:

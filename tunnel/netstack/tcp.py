@@ -74,15 +74,12 @@ class TcpLayer:
         *,
         local_port: int = 0,
         settings: Settings | None = None,
-        may_use: Callable[[int], bool] | None = None,
     ) -> TcpSocket:
         """Open a connection. OSError: EADDRINUSE, or EADDRNOTAVAIL where no port is left."""
         ends = route.source + route.destination
         there = remote_port.to_bytes(2, "big")
 
         def free(port: int) -> bool:
-            if may_use is not None and not may_use(port):
-                return False
             key = _key(route, port, remote_port)
             remnant = self.time_wait.get(key)
             if remnant is not None and not remnant.may_be_reopened(now):

@@ -75,13 +75,12 @@ class UdpLayer:
         address: bytes | None = None,
         port: int = 0,
         remote: Place | None = None,
-        may_use: Callable[[int], bool] | None = None,
     ) -> UdpSocket:
         """Take a port, 0 for any. OSError: EADDRINUSE, EADDRNOTAVAIL."""
         if port == 0:
             found = self._numbers.port(
                 b"udp" + (b"" if remote is None else remote.address),
-                lambda p: p not in self._users and (may_use is None or may_use(p)),
+                lambda p: p not in self._users,
             )
             if found is None:
                 raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tunnel.netstack.aio.names import text
+from tunnel.netstack.aio.tls import TlsProtocol
+from tunnel.netstack.aio.transport import TcpTransport
 from tunnel.netstack.tcpsocket import Listener, TcpSocket
 
 if TYPE_CHECKING:
@@ -22,15 +25,30 @@ class StackServer:
         net: NetStack,
         listener: Listener,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
+        context: ssl.SSLContext | None = None,
+        handshake_timeout: float | None = None,
     ) -> None:
         self._net = net
         self._listener = listener
         self._factory = protocol_factory
+        self._context = context
+        self._handshake_timeout = handshake_timeout
         self._closed = asyncio.Event()
 
     def accept(self, socket: TcpSocket) -> None:
         """Take a connection that is established."""
-        self._net.accept(socket, self._factory())
+        protocol = self._factory()
+        if self._context is not None:
+            protocol = TlsProtocol(
+                self._net.loop,
+                protocol,
+                self._context,
+                server_side=True,
+                handshake_timeout=self._handshake_timeout,
+            )
+        transport = TcpTransport(self._net, socket)
+        self._net.transports.add(transport)
+        transport.begin(protocol)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:

@@ -9,6 +9,7 @@ BufferError, so that what it holds stays bounded.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -37,18 +38,18 @@ class TcpTransport(asyncio.Transport):
         self,
         net: NetStack,
         socket: TcpSocket,
-        protocol: asyncio.BaseProtocol,
         waiter: asyncio.Future[None] | None = None,
     ) -> None:
+        """`waiter` hears when the connection stands; then `begin` gives it a protocol."""
         super().__init__()
         self._net = net
         self._socket = socket
-        self._protocol: Any = protocol
+        self._protocol: Any = None
         self._waiter = waiter
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
         self._low, self._high = HIGH_WATER // 4, HIGH_WATER
-        self._paused = False  # by the protocol, for reading
+        self._paused = True  # for reading: by the protocol, and until there is one
         self._stopped = False  # the protocol was told to stop writing
         self._closing = False
         self._eof_wanted = False  # write_eof was called
@@ -88,12 +89,15 @@ class TcpTransport(asyncio.Transport):
 
     # ---- what happens to the connection ----
 
-    def begin(self) -> None:
-        """The connection is established."""
-        self._protocol.connection_made(self)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        self._waiter = None
+    def begin(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give an established connection to its protocol, with what has come already."""
+        self._protocol = protocol
+        protocol.connection_made(self)
+        if self._lost:  # it ended before anybody could hear of it
+            self._net.loop.call_soon(protocol.connection_lost, self._error())
+            return
+        self._paused = False
+        self._net.loop.call_soon(self._resume)
 
     def tcp_event(self, event: Event) -> None:
         """Take an event of the socket."""
@@ -103,7 +107,9 @@ class TcpTransport(asyncio.Transport):
         elif kind is EventKind.WRITABLE:
             self._push()
         elif kind is EventKind.ESTABLISHED:
-            self.begin()
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
         else:
             self._reason = event.reason or Reason.FINISHED
             self._ended()
@@ -117,6 +123,7 @@ class TcpTransport(asyncio.Transport):
             if not waiter.done():
                 code = self._socket.errno_for(self._reason or Reason.ABORTED)
                 waiter.set_exception(failure(code, self._socket.remote, "cannot connect to"))
+            self._net.forget(self)
             return
         self._read()
         if not self._paused or not self._socket.connection.readable:
@@ -138,10 +145,10 @@ class TcpTransport(asyncio.Transport):
 
     def _tell_lost(self, error: BaseException | None) -> None:
         try:
-            self._protocol.connection_lost(error)
+            if self._protocol is not None:
+                self._protocol.connection_lost(error)
         finally:
             self._net.forget(self)
-            self._protocol = None
 
     # ---- reading ----
 
@@ -200,12 +207,8 @@ class TcpTransport(asyncio.Transport):
             raise RuntimeError("cannot write after write_eof()")
         if self._closing:
             return
+        self.check_room()
         waiting = self._pending_bytes
-        if waiting > max(self._high, LEAST_REFUSAL):
-            raise BufferError(
-                f"{waiting} bytes wait to be written, more than the high-water mark of "
-                f"{self._high}: the peer does not take them; await drain() before writing on"
-            )
         taken = 0
         if not waiting:
             try:
@@ -221,6 +224,14 @@ class TcpTransport(asyncio.Transport):
         if self._pending_bytes > self._high and not self._stopped:
             self._stopped = True
             self._protocol.pause_writing()
+
+    def check_room(self) -> None:
+        """Raise BufferError where `write` would."""
+        if self._pending_bytes > max(self._high, LEAST_REFUSAL):
+            raise BufferError(
+                f"{self._pending_bytes} bytes wait to be written, more than the high-water mark of "
+                f"{self._high}: the peer does not take them; await drain() before writing on"
+            )
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
         """Write several pieces as one."""
@@ -310,6 +321,6 @@ class TcpTransport(asyncio.Transport):
             self._lost = self._closing = True
             self._net.forget(self)
             if not waiter.done():
-                waiter.set_exception(error or failure(103))
+                waiter.set_exception(error or failure(errno.ECONNABORTED))
             return
         self._lose(error)
