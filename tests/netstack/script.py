@@ -10,7 +10,8 @@ Positions count from each side's initial sequence number, which are close to the
 space, so that every script wraps. `1:1001` is a thousand bytes. Flags are S F R P A E C. Fields:
 ack, win, mss, ws, sackok, ts VALUE:ECHO, uto, sack LOW-HIGH,..., ce (arrives marked), ect (leaves
 capable), cut (into segments of this size). Of what is sent, fields that a line does not name are
-not looked at; but whatever is sent needs a line, at its exact time. Payload bytes depend on their position and are compared.
+not looked at; but whatever is sent needs a line, at its exact time. Payload bytes depend on their
+position and are compared.
 """
 
 from __future__ import annotations

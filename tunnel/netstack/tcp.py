@@ -246,7 +246,7 @@ class TcpLayer:
         self._busy[socket] = None
 
     def _say(self, route: Route, segment: Segment) -> None:
-        self.outbox.append(_render(route, segment, 0))
+        self.outbox.append(_render(route, segment))
 
     def take_events(self) -> list[tuple[TcpSocket, Event]]:
         """Return what has happened since the last call, for the owners."""
@@ -276,7 +276,7 @@ class TcpLayer:
             connection, route = socket.connection, socket.route
             for segment in connection.segments_to_send(now):
                 size += len(segment.payload)
-                out.append(_render(route, segment, connection.segment_size))
+                out.append(_render(route, segment))
             self._settle(socket, now)
 
     def _settle(self, socket: TcpSocket, now: int) -> None:
@@ -389,13 +389,12 @@ def _key(route: Route, port: int, remote_port: int) -> bytes:
     return route.destination + route.source + ports
 
 
-def _render(route: Route, segment: Segment, size: int) -> Outgoing:
-    payload = segment.payload
+def _render(route: Route, segment: Segment) -> Outgoing:
     return route.transport(
         TCP,
         render_header(segment),
-        payload,
+        segment.payload,
         _CHECKSUM,
         ds=ECT0 if segment.capable else 0,
-        segment=size if len(payload) > size else 0,
+        segment=segment.cut,
     )
