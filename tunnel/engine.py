@@ -224,6 +224,24 @@ class Engine:
         """Take a worker's link away. To be called before the descriptor is closed."""
         check("detach_link", lib.tc_link_detach(self._handle, worker))
 
+    def attach_port(self, fd: int, flags: int) -> None:
+        """Give the engine the userspace stack's link. The caller keeps the descriptor."""
+        check("attach_port", lib.tc_port_attach(self._handle, fd, flags))
+
+    def detach_port(self) -> None:
+        """Take that link away. To be called before the descriptor is closed."""
+        check("detach_port", lib.tc_port_detach(self._handle))
+
+    def claim(self, protocol: int, port: int) -> None:
+        """Give received packets of a port of TCP (6) or UDP (17), or of an echo identifier (1), to
+        the userspace stack. EngineError EEXIST where they are its already.
+        """
+        check("claim", lib.tc_claim(self._handle, protocol, port, 1))
+
+    def unclaim(self, protocol: int, port: int) -> None:
+        """Give them to the link again. EngineError ENOENT where they are not the stack's."""
+        check("unclaim", lib.tc_claim(self._handle, protocol, port, 0))
+
     def set_mtu(self, mtu: int) -> None:
         """Set the links' MTU, the bound of padding."""
         check("set_mtu", lib.tc_link_mtu(self._handle, mtu))

@@ -150,6 +150,13 @@ int tc_engine_advance_clock(tc_engine *engine, uint64_t nanoseconds);
 int tc_link_attach(tc_engine *engine, uint32_t worker, int fd, uint32_t flags, uint32_t mtu);
 int tc_link_detach(tc_engine *engine, uint32_t worker);
 int tc_link_mtu(tc_engine *engine, uint32_t mtu);
+/* The userspace stack's link beside the others: what was claimed of the received packets leaves by
+ * it, coalesced; what it gives is sealed like what a link gives. */
+int tc_port_attach(tc_engine *engine, int fd, uint32_t flags);
+int tc_port_detach(tc_engine *engine);
+/* Claims a port of TCP (6) or UDP (17), or an echo identifier (1), on every address; or gives it
+ * back. -EEXIST or -ENOENT where nothing changes. */
+int tc_claim(tc_engine *engine, int protocol, uint32_t port, int on);
 int tc_outer_attach(tc_engine *engine, uint32_t worker, uint32_t path, int fd4, int fd6);
 int tc_outer_detach(tc_engine *engine, uint32_t path);
 

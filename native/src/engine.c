@@ -60,6 +60,7 @@ int tc_engine_new(const tc_options *options, tc_engine **out) {
     memset(engine, 0, sizeof *engine);
     engine->options = *options;
     engine->events.fd = -1;
+    engine->port.fd = -1;
     init_locks(engine);
     int error = init_parts(engine);
     if (error) {

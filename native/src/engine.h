@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "allowedips.h"
+#include "claims.h"
 #include "core.h"
 #include "counters.h"
 #include "events.h"
@@ -31,6 +32,8 @@ struct tc_engine {
     tc_allowedips *allowed;
     tc_vault *vault;
     uint32_t mtu; /* of the links: the bound of padding */
+    tc_link port; /* to the userspace stack; worker 0 reads it, all write to it */
+    tc_claims claims;
 
     bool has_identity;
     uint8_t mac1_key[32];

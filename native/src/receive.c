@@ -22,7 +22,9 @@ int tc_receiver_init(tc_receiver *receiver, tc_engine *engine, const tc_link *li
     if (!receiver->aead || !receiver->mac || !receiver->buffer)
         return -ENOMEM;
     int error = tc_coalescer_init(&receiver->coalescer, link, counters);
-    receiver->coalescer.flags = engine->options.flags;
+    if (!error)
+        error = tc_coalescer_init(&receiver->port, &engine->port, counters);
+    receiver->coalescer.flags = receiver->port.flags = engine->options.flags;
     return error;
 }
 
@@ -35,6 +37,7 @@ void tc_receiver_free(tc_receiver *receiver) {
         tc_wipe(receiver->buffer, TC_RECEIVE_BYTES);
     free(receiver->buffer);
     tc_coalescer_free(&receiver->coalescer);
+    tc_coalescer_free(&receiver->port);
 }
 
 /* ---- the inner packet ---- */
@@ -68,6 +71,23 @@ static bool fold_ecn(uint8_t *packet, uint8_t outer) {
     return true;
 }
 
+/* To the link, or to the userspace stack where it has claimed the packet. */
+static void pass_on(tc_receiver *receiver, const uint8_t *packet, uint32_t total) {
+    const tc_engine *engine = receiver->engine;
+    tc_destination whose = TC_FOR_LINK;
+    if (engine->port.fd >= 0)
+        whose = tc_claims_find(&engine->claims, packet, total);
+    if (whose != TC_FOR_LINK)
+        tc_coalescer_add(&receiver->port, packet, total);
+    if (whose != TC_FOR_PORT)
+        tc_coalescer_add(&receiver->coalescer, packet, total);
+}
+
+static void flush(tc_receiver *receiver) {
+    tc_coalescer_flush(&receiver->coalescer);
+    tc_coalescer_flush(&receiver->port);
+}
+
 static void deliver(tc_receiver *receiver, const tc_peer *peer, uint8_t *packet, uint32_t length,
                     uint8_t outer_ecn) {
     uint32_t total = tc_packet_total(packet, length);
@@ -83,7 +103,7 @@ static void deliver(tc_receiver *receiver, const tc_peer *peer, uint8_t *packet,
     else if (outer_ecn && !fold_ecn(packet, outer_ecn))
         tc_count(receiver->counters, TC_COUNT_RX_ECN_DROPPED, 1);
     else
-        tc_coalescer_add(&receiver->coalescer, packet, total);
+        pass_on(receiver, packet, total);
 }
 
 /* ---- after authentication ---- */
@@ -221,7 +241,7 @@ void tc_receiver_datagram(tc_receiver *receiver, uint8_t *data, uint32_t length,
     receiver->arrivals[0] = *arrival;
     classify(receiver, data, length, 0);
     finish_jobs(receiver);
-    tc_coalescer_flush(&receiver->coalescer);
+    flush(receiver);
 }
 
 static uint32_t prepare(tc_receiver *receiver) {
@@ -279,5 +299,5 @@ void tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path) {
         } while (left);
     }
     finish_jobs(receiver);
-    tc_coalescer_flush(&receiver->coalescer);
+    flush(receiver);
 }

@@ -37,6 +37,7 @@ typedef struct {
     uint64_t now;
     uint64_t reported; /* when a socket error was last an event */
     tc_coalescer coalescer;
+    tc_coalescer port; /* what the userspace stack has claimed */
     uint8_t *buffer;
     uint32_t count;
     tc_aead_job jobs[TC_RECEIVE_JOBS];

@@ -17,7 +17,8 @@
 #endif
 
 /* What an epoll event is about. The descriptor itself is looked up under the lock. */
-enum { SLOT_WAKE = 0, SLOT_LINK = 1, SLOT_OUTER = 2 /* + 2 * path + (IPv6 ? 1 : 0) */ };
+enum { SLOT_WAKE = 0, SLOT_LINK = 1, SLOT_PORT = 2 };
+enum { SLOT_OUTER = 3 /* + 2 * path + (IPv6 ? 1 : 0) */ };
 enum { SLOTS = SLOT_OUTER + 2 * TC_MAX_PATHS };
 
 /* A batch of the link ends at this many bytes or packets: enough to fill the calls below, little
@@ -66,23 +67,24 @@ void tc_worker_free(tc_worker *worker) {
 
 /* ---- the loop ---- */
 
-static void answer_unreachable(tc_worker *worker, const tc_unit *unit) {
+static void answer_unreachable(tc_worker *worker, const tc_link *link, const tc_unit *unit) {
     uint8_t error[TC_ICMP_BYTES];
     uint32_t length = 0;
     if (tc_icmp_permit(&worker->icmp, worker->sender.batch.now))
         length = tc_icmp_unreachable(unit->packet, unit->length, error);
-    bool sent = length && tc_link_write(&worker->link, NULL, error, length) == 0;
+    bool sent = length && tc_link_write(link, NULL, error, length) == 0;
     tc_count(&worker->counters, sent ? TC_COUNT_TX_ICMP : TC_COUNT_TX_ICMP_SUPPRESSED, 1);
 }
 
-/* Reads the link until it is empty or the batch is full. Answers the errno of a dead link. */
-static int serve_link(tc_worker *worker) {
+/* Reads the link, or the userspace stack's port, until it is empty or the batch is full. Answers
+ * the errno of a dead one. */
+static int serve_link(tc_worker *worker, const tc_link *link) {
     tc_sender *sender = &worker->sender;
     int dead = 0;
     uint32_t reads = 0;
     while (reads < BATCH_PACKETS && sender->used < BATCH_BYTES && sender->count < BATCH_PACKETS) {
         tc_unit unit;
-        int error = tc_link_read(&worker->link, worker->input, &unit);
+        int error = tc_link_read(link, worker->input, &unit);
         if (error == -EBADMSG) {
             tc_count(&worker->counters, TC_COUNT_TX_MALFORMED, 1);
             reads++;
@@ -93,7 +95,7 @@ static int serve_link(tc_worker *worker) {
             tc_count(&worker->counters, TC_COUNT_TX_UNITS, 1);
             reads++;
             if (!tc_sender_unit(sender, &unit))
-                answer_unreachable(worker, &unit);
+                answer_unreachable(worker, link, &unit);
         }
     }
     tc_sender_flush(sender);
@@ -130,7 +132,7 @@ static void *run(void *argument) {
         int count = epoll_wait(worker->epoll, ready, SLOTS, -1);
         if (count <= 0)
             continue;
-        int dead = 0;
+        int dead = 0, gone = 0; /* of the link and of the port */
         tc_lock_shared(engine);
         uint64_t now = tc_engine_now(engine);
         worker->sender.batch.now = now;
@@ -140,17 +142,21 @@ static void *run(void *argument) {
             if (slot >= SLOT_OUTER)
                 serve_outer(worker, slot);
             else if (slot == SLOT_LINK && worker->link.fd >= 0)
-                dead = serve_link(worker);
+                dead = serve_link(worker, &worker->link);
+            else if (slot == SLOT_PORT && engine->port.fd >= 0)
+                gone = serve_link(worker, &engine->port);
         }
-        int fd = worker->link.fd;
+        int fd = worker->link.fd, port = engine->port.fd;
         if (!dead)
             dead = worker->receiver.coalescer.dead;
         tc_unlock(engine);
-        if (!dead && !worker->receiver.confirms)
+        if (!dead && !gone && !worker->receiver.confirms)
             continue;
         tc_lock_exclusive(engine);
         settle(worker);
-        worker->receiver.coalescer.dead = 0;
+        worker->receiver.coalescer.dead = worker->receiver.port.dead = 0;
+        if (gone && engine->port.fd == port)
+            tc_worker_drop_port(worker); /* the stack closed its end, so it knows */
         if (dead && fd >= 0 && worker->link.fd == fd) {
             tc_worker_drop_link(worker);
             tc_events_link(&engine->events, worker->index, dead);
@@ -199,6 +205,11 @@ void tc_worker_drop_link(tc_worker *worker) {
     worker->link = (tc_link){.fd = -1};
 }
 
+void tc_worker_drop_port(tc_worker *worker) {
+    unwatch(worker, worker->engine->port.fd);
+    worker->engine->port = (tc_link){.fd = -1};
+}
+
 void tc_worker_drop_outer(tc_worker *worker, uint32_t path) {
     unwatch(worker, worker->outers[path].fd4);
     unwatch(worker, worker->outers[path].fd6);
@@ -230,6 +241,35 @@ int tc_link_detach(tc_engine *engine, uint32_t index) {
     tc_worker_drop_link(&engine->workers[index]);
     tc_unlock(engine);
     return 0;
+}
+
+int tc_port_attach(tc_engine *engine, int fd, uint32_t flags) {
+    if (fd < 0)
+        return -EINVAL;
+    int error = set_nonblocking(fd);
+    if (error)
+        return error;
+    tc_lock_exclusive(engine);
+    tc_worker_drop_port(&engine->workers[0]);
+    error = watch(&engine->workers[0], fd, SLOT_PORT);
+    if (!error)
+        engine->port = (tc_link){.fd = fd, .flags = flags};
+    tc_unlock(engine);
+    return error;
+}
+
+int tc_port_detach(tc_engine *engine) {
+    tc_lock_exclusive(engine);
+    tc_worker_drop_port(&engine->workers[0]);
+    tc_unlock(engine);
+    return 0;
+}
+
+int tc_claim(tc_engine *engine, int protocol, uint32_t port, int on) {
+    tc_lock_exclusive(engine);
+    int error = tc_claims_set(&engine->claims, protocol, port, on != 0);
+    tc_unlock(engine);
+    return error;
 }
 
 int tc_link_mtu(tc_engine *engine, uint32_t mtu) {

@@ -39,5 +39,6 @@ void tc_worker_join(tc_worker *worker);
 /* Under the exclusive lock. */
 void tc_worker_drop_link(tc_worker *worker);
 void tc_worker_drop_outer(tc_worker *worker, uint32_t path);
+void tc_worker_drop_port(tc_worker *worker);
 
 #endif
