@@ -70,15 +70,16 @@ def test_the_tables_of_the_toml_form() -> None:
             dns = ["192.0.2.1"]
             [dns]
             servers = "1.1.1.1"
+            search = "lan"
+            match_domains = ["~Corp.example."]
             """,
             Path("wg0.toml"),
         )
     )
-    assert lines[-5:] == [
+    assert "DNS: 1.1.1.1 for names under corp.example; search lan" in lines
+    assert lines[-4:] == [
         "bind: cellular, if:eth0",
         "prohibit: wlan0",
         "avoid: expensive",
         "interface eth0: type cellular, expensive, not constrained, resolvers 192.0.2.1",
-        "warning: wg0.toml:12: dns: DNS is not applied yet: "
-        "1.1.1.1 will not be used by this machine",
     ]

@@ -88,6 +88,10 @@ def test_both_forms_say_the_same() -> None:
         ('[interface]\ndns = "1.1.1.1, lan"', '[dns]\nservers = ["1.1.1.1"]\nsearch = "lan"'),
         ('[binding]\nbind = "wifi, cellular"', '[binding]\nbind = ["wifi", "cellular"]'),
         ("interface.mtu = 1400", "[interface]\nmtu = 1400"),
+        (
+            '[dns]\nservers = "1.1.1.1"\nmatch_domains = ["", "a.example"]',
+            '[dns]\nservers = "1.1.1.1"\nmatch_domains = "~., ~A.example."\nmethod = "auto"',
+        ),
         ("", "[interface]\n[binding]\n[routing]\n[dns]\n[interfaces]"),
     ],
 )
@@ -286,9 +290,15 @@ ERRORS = [
         '[routing]\nincluded_routes = ["10.0.0.0/33"]',
         "2: included_routes: '10.0.0.0/33' is not a network; write ADDRESS/PREFIX",
     ),
-    ('[dns]\nmatch_domains = ["a"]', "2: match_domains: is not supported yet; remove it"),
     ("[binding]\ndwell = true", "2: dwell: 'True' cannot be taken; write seconds, 0 to 86400"),
     ("[binding]\ngrace = -1", "2: grace: '-1' cannot be taken; write seconds, 0 to 86400"),
+    ('[dns]\nmatch_domains = ["a"]', "2: match_domains: has no servers to go with; give serv"),
+    ('[dns]\nservers = "1.1.1.1"\nmatch_domains = [3]', "3: match_domains: has a value of the wro"),
+    ('[dns]\nservers = "1.1.1.1"\nmatch_domains = ["a b"]', "3: match_domains: 'a b' is not a dom"),
+    (
+        '[dns]\nmethod = "nscd"',
+        "2: method: is no way to set resolvers; write one of auto, resolved",
+    ),
     ('[dns]\nservers = "lan"', "2: servers: 'lan' is not an address; write an IPv4 or IPv6 "),
     (
         "[binding]\nbind = []",

@@ -204,8 +204,9 @@ def test_names_of_tables_come_from_rt_tables() -> None:
     ("text", "warning"),
     [
         (
-            "[Interface]\nDNS = 1.1.1.1, lan",
-            f"{FILE}:2: DNS: DNS is not applied yet: 1.1.1.1, lan will not be used by this machine",
+            "[Interface]\nDNS = lan",
+            f"{FILE}:2: DNS: domains without a server are not used; "
+            "name the server that knows them",
         ),
         (
             "[Interface]\nListenPort=1\nListenPort=2",

@@ -10,7 +10,7 @@ import base64
 
 from tunnel.config import Config, InterfaceOverride, PeerConfig, tunnel_settings
 from tunnel.secret import redact
-from tunnel.settings import Network, RoutingPolicy, Table
+from tunnel.settings import DNSSettings, Network, RoutingPolicy, Table
 
 _HOOKS = (
     ("PreUp", "pre_up"),
@@ -29,6 +29,7 @@ def describe(config: Config) -> list[str]:
     lines.append(f"firewall mark: {hex(interface.fwmark) if interface.fwmark else 'not set'}")
     lines += [f"address: {address}" for address in interface.addresses]
     lines.append(f"MTU: {interface.mtu or 'from the path, 1280 to 1420'}")
+    lines += _dns(interface.dns)
     for peer in config.peers:
         lines.append(_peer(peer))
     lines += _routes(config)
@@ -46,6 +47,14 @@ def describe(config: Config) -> list[str]:
     lines += [_override(name, override) for name, override in config.interfaces.items()]
     lines += [f"warning: {warning}" for warning in config.warnings]
     return lines
+
+
+def _dns(dns: DNSSettings) -> list[str]:
+    if not dns.servers:
+        return []
+    names = "every name" if dns.takes_all else f"names under {', '.join(dns.match_domains)}"
+    search = f"; search {', '.join(dns.search)}" if dns.search else ""
+    return [f"DNS: {', '.join(map(str, dns.servers))} for {names}{search}"]
 
 
 def _peer(peer: PeerConfig) -> str:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +57,7 @@ class FileWatch:
             raise FileNotFoundError(f"{self._path} is not there to be watched")
         with contextlib.suppress(OSError):
             if self._inotify:
-                self._descriptor = _watch(self._path.parent)
+                self._descriptor = open_inotify({self._path.parent: _MASK})
         loop = asyncio.get_running_loop()
         if self._descriptor >= 0:
             loop.add_reader(self._descriptor, self._readable)
@@ -91,13 +91,15 @@ class FileWatch:
             self._on_gone()
 
 
-def _watch(folder: Path) -> int:
+def open_inotify(masks: Mapping[Path, int]) -> int:
+    """Return a descriptor that becomes readable at the events of each path. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor: int = libc.inotify_init1(_NONBLOCK_CLOEXEC)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "inotify_init1")
-    if libc.inotify_add_watch(descriptor, os.fsencode(folder), ctypes.c_uint32(_MASK)) < 0:
-        code = ctypes.get_errno()
-        os.close(descriptor)
-        raise OSError(code, "inotify_add_watch")
+    for path, mask in masks.items():
+        if libc.inotify_add_watch(descriptor, os.fsencode(path), ctypes.c_uint32(mask)) < 0:
+            code = ctypes.get_errno()
+            os.close(descriptor)
+            raise OSError(code, f"inotify_add_watch: {path}")
     return descriptor

@@ -18,7 +18,7 @@ from typing import Any, Final
 from tunnel import rttables, values
 from tunnel.config import InterfaceConfig, PeerConfig
 from tunnel.errors import ConfigError, Where
-from tunnel.settings import DNSSettings, InterfaceAddress, Network
+from tunnel.settings import DNSMethod, DNSSettings, InterfaceAddress, Network
 from tunnel.values import BadValue
 
 IPV6_MTU: Final = 1280  # RFC 8200, section 5: the kernel switches IPv6 off below it
@@ -169,14 +169,16 @@ def assemble(
 def _interface(section: Section, keys: Mapping[str, str], warnings: list[str]) -> InterfaceConfig:
     given = dict(section.values)
     dns = given.pop("dns", [])
-    if dns:
-        warnings.append(
-            f"{section.place('dns')}: {keys['dns']}: DNS is not applied yet: "
-            f"{', '.join(map(str, dns))} will not be used by this machine"
-        )
+    domains, method = given.pop("match_domains", ()), given.pop("dns_method", DNSMethod.AUTO)
+    if dns or domains:
         names = tuple(item for item in dns if isinstance(item, str))
         servers = tuple(item for item in dns if not isinstance(item, str))
-        given["dns"] = DNSSettings(servers=servers, search=names)
+        given["dns"] = DNSSettings(servers, names, domains, method)
+        if not servers:
+            warnings.append(
+                f"{section.place('dns')}: {keys['dns']}: domains without a server are not used; "
+                "name the server that knows them"
+            )
     key = given.get("private_key")
     if key is not None:
         where = section.place("private_key")

@@ -32,13 +32,32 @@ class Table(Enum):
     OFF = "off"
 
 
+class DNSMethod(Enum):
+    """How the machine is made to ask a tunnel's resolvers; AUTO takes the first that is there."""
+
+    AUTO = "auto"
+    RESOLVED = "resolved"
+    RESOLVCONF = "resolvconf"
+    FILE = "file"
+
+
 @dataclass(frozen=True, slots=True)
 class DNSSettings:
-    """Resolvers inside the tunnel, and the names they serve (empty: all names)."""
+    """Resolvers inside the tunnel, and the names they serve.
+
+    `match_domains` are those names' domains; none at all, and "" or "~." among them, mean every
+    name. `search` completes short names.
+    """
 
     servers: tuple[Address, ...] = ()
     search: tuple[str, ...] = ()
     match_domains: tuple[str, ...] = ()
+    method: DNSMethod = DNSMethod.AUTO
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every name goes to these servers."""
+        return not self.match_domains or any(not d.strip("~.") for d in self.match_domains)
 
 
 @dataclass(frozen=True, slots=True)

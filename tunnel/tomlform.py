@@ -6,7 +6,7 @@
                             hold_down, dwell, grace: seconds
     [routing]               table, fwmark, include_all_networks, exclude_local_networks,
                             enforce_routes, included_routes, excluded_routes
-    [dns]                   servers, search
+    [dns]                   servers, search, match_domains, method
     [interfaces.NAME]       type, expensive, constrained, ultra_constrained, dns
 
 Seconds and bytes are numbers. A value may be written as wg-quick writes it, or as TOML would have
@@ -27,7 +27,7 @@ from tunnel.config import BindingConfig, Config, InterfaceOverride
 from tunnel.errors import ConfigError, Where
 from tunnel.secret import redact
 from tunnel.sections import Field, Items, Section
-from tunnel.settings import Network, RoutingPolicy, Table
+from tunnel.settings import DNSMethod, Network, RoutingPolicy, Table
 from tunnel.tomllines import Lines
 from tunnel.values import BadValue, quoted
 
@@ -38,7 +38,6 @@ LATER: Final = {
         "lockdown_on_exit",
         "confirm",
     ),
-    "dns": ("match_domains",),
 }
 
 _TOP: Final = ("interface", "peer", "binding", "routing", "dns", "interfaces")
@@ -54,7 +53,7 @@ _BINDING_LISTS: Final = ("bind", "prohibit", "avoid")
 _BINDING_SECONDS: Final = ("hold_down", "dwell", "grace")
 _BINDING: Final = (*_BINDING_LISTS, "policy", *_BINDING_SECONDS)
 _DAY: Final = 86_400
-_DNS: Final = ("servers", "search")
+_DNS: Final = ("servers", "search", "match_domains", "method")
 _OVERRIDE: Final = ("type", "expensive", "constrained", "ultra_constrained", "dns")
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_+.-]{1,31}")
@@ -164,6 +163,8 @@ class _Reader:
         table = self._table("dns")
         self._check_known(("dns",), table, _DNS)
         for name in table:
+            if name in ("match_domains", "method"):
+                continue
             for text in self._texts(("dns", name), table[name], Items.WORDS):
                 try:
                     parsed = values.address(text) if name == "servers" else values.dns(text)
@@ -171,6 +172,25 @@ class _Reader:
                     raise self._error(("dns", name), error.problem, error.mend) from None
                 interface.values.setdefault("dns", []).append(parsed)
             interface.places.setdefault("dns", self._where("dns", name))
+        if "match_domains" in table:
+            path = ("dns", "match_domains")
+            domains = table["match_domains"]
+            domains = domains.split(",") if isinstance(domains, str) else domains
+            if not isinstance(domains, list) or not all(isinstance(d, str) for d in domains):
+                raise self._error(path, "has a value of the wrong kind", "write a list of strings")
+            try:
+                given = tuple(dict.fromkeys(map(values.match_domain, domains)))
+            except BadValue as error:
+                raise self._error(path, error.problem, error.mend) from None
+            if not any(not isinstance(item, str) for item in interface.values.get("dns", [])):
+                raise self._error(path, "has no servers to go with", "give servers as well")
+            interface.values["match_domains"] = given
+        if "method" in table:
+            methods = {method.value: method for method in DNSMethod}
+            if table["method"] not in tuple(methods):
+                mend = f"write one of {', '.join(methods)}"
+                raise self._error(("dns", "method"), "is no way to set resolvers", mend)
+            interface.values["dns_method"] = methods[table["method"]]
 
     def _binding(self) -> BindingConfig:
         table = self._table("binding")

@@ -232,6 +232,14 @@ def dns(text: str) -> Address | str:
     return text
 
 
+def match_domain(text: str) -> str:
+    """Return a domain whose names go to a tunnel's resolvers; empty for every name ("", "~.")."""
+    domain = text.strip().removeprefix("~").strip(".").lower()
+    if domain and not is_host(domain):
+        raise BadValue(f"{quoted(text)} is not a domain", 'write domains, or "" for every name')
+    return domain
+
+
 def interface_name(text: str) -> str:
     """Return a network interface's name, as wg-quick allows it."""
     if _INTERFACE_NAME.fullmatch(text) and text not in (".", ".."):

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from typing import Any, Final
 
 from tunnel.daemon.rundir import run_directory
 from tunnel.errors import PrivilegeError, TunnelError
+from tunnel.lockfile import try_lock, unlock
 
 REQUEST_BYTES: Final = 65_536
 REQUEST_SECONDS: Final = 30.0
@@ -101,7 +101,7 @@ class ControlServer:
     async def _take_lock(self, path: Path) -> int:
         """Take the lock; one that is on its way down is given a moment (wg-quick down, up)."""
         for _ in range(LOCK_ATTEMPTS):
-            lock = _try_lock(path)
+            lock = try_lock(path)
             if lock >= 0:
                 return lock
             await asyncio.sleep(LOCK_PAUSE)
@@ -111,8 +111,7 @@ class ControlServer:
 
     def _unlock(self) -> None:
         if self._lock >= 0:
-            self.path.with_suffix(".lock").unlink(missing_ok=True)
-            os.close(self._lock)
+            unlock(self.path.with_suffix(".lock"), self._lock)
             self._lock = -1
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -207,18 +206,6 @@ def _make_directory(directory: Path) -> None:
         raise TunnelError(f"{directory} is not a directory of this user; remove it")
     if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != 0o755:
         directory.chmod(0o755)
-
-
-def _try_lock(path: Path) -> int:
-    """Return a descriptor that holds the lock, -1 while somebody else has it."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with contextlib.suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its last holder may have removed the file between our open and our lock.
-        if os.fstat(lock).st_ino == path.stat().st_ino:
-            return lock
-    os.close(lock)
-    return -1
 
 
 def _listen(path: Path) -> socket.socket:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tunnel.daemon.link import LinkWatch
     from tunnel.policy.apply import MachineRoutes
     from tunnel.policy.binding import PathPolicy
+    from tunnel.policy.dnsapply.machinedns import MachineDNS
     from tunnel.policy.monitor import PathMonitor
     from tunnel.policy.path import Path
     from tunnel.policy.state import Override
@@ -77,6 +78,12 @@ class Machine:
         from tunnel.policy.apply import MachineRoutes
 
         return MachineRoutes(log=log)
+
+    def dns(self, log: Callable[[str], None]) -> MachineDNS:
+        """Return the keeper of the machine's resolvers."""
+        from tunnel.policy.dnsapply.machinedns import MachineDNS
+
+        return MachineDNS(log=log)
 
     def watch(
         self,

@@ -82,6 +82,9 @@ def _run(arguments: Sequence[str]) -> int:
     from tunnel.daemon.machine import Machine
 
     Machine().check()
+    from tunnel.policy.dnsapply.leftover import recover
+
+    recover(lambda line: print(f"tunneld: {options.name}: {line}", file=sys.stderr))
     plan = with_key(plan)
     if not options.background:
         return serve(plan, lambda: None)

@@ -114,6 +114,7 @@ class TunnelSession:
         )
         self._follower = Follower(self._underlay, self.provider, self._show_reported, self.log)
         self._grace = Grace(self._no_network)
+        self._dns = self.machine.dns(self.log.info)
         self._flow: PacketFlow | None = None
         self._stop_reason = StopReason.NONE
 
@@ -244,6 +245,7 @@ class TunnelSession:
         """Make the machine and the sockets' mark agree with these settings. Idempotent."""
         if self._manage:
             await self._underlay.apply(settings)
+            await self._dns.apply(self.interface, settings.dns)
             self._watch.look()
         else:
             self._underlay.sockets.set_mark(settings.fwmark)
@@ -331,6 +333,7 @@ class TunnelSession:
         self._push("the packet flow", self._close_flow)
 
         self._push("routes and rules", self._underlay.clear)
+        self._push("DNS", self._dns.clear)
         self._push("the outer sockets", self._underlay.sockets.close)
         await self._underlay.open(interface.listen_port, interface.fwmark)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
+from tunnel.policy.dnsapply.guardedfile import GuardedFile
 from tunnel.settings import Address
 
 _ROOT = Path("/")
@@ -39,7 +40,7 @@ def dns_servers(
         lambda: _network_manager(root, name),
         lambda: _dhclient(root, name),
         lambda: _resolvconf(root, name),
-        lambda: _NAMESERVER.findall(_text(root / "etc/resolv.conf")),
+        lambda: _machines_own(root),
     )
     for source in sources:
         if servers := _addresses(source(), name):
@@ -95,6 +96,12 @@ def _resolvconf(root: Path, name: str) -> list[str]:
             if path.name == name or path.name.startswith(f"{name}."):
                 found += _NAMESERVER.findall(_text(path))
     return found
+
+
+def _machines_own(root: Path) -> list[str]:
+    """Read /etc/resolv.conf; while a tunnel's text is in it, the original that is kept."""
+    file = GuardedFile(root / "etc/resolv.conf", state=root / "var/lib/tunneld")
+    return _NAMESERVER.findall(file.original())
 
 
 def _addresses(words: Iterable[str], name: str) -> tuple[Address, ...]:
