@@ -25,7 +25,9 @@ SETUP = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs /var/lib
+[ -z "$4" ] || { mkdir /var/lib/netns; mount --rbind /run/netns /var/lib/netns; }
 mount -t tmpfs tmpfs /run
+[ -z "$4" ] || { mkdir /run/netns; mount --rbind /var/lib/netns /run/netns; }
 mkdir -m 755 /run/upper /run/work
 [ -z "$1" ] || mount -t overlay -o "lowerdir=$1:/usr" overlay /usr
 mount -t overlay -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work overlay /etc
@@ -70,8 +72,13 @@ def unpacked(package: str) -> Path:
     return folder
 
 
-def make_room(space: Namespace, tmp_path: Path, original: str, package: str = "") -> Room:
-    """Make a room with this text in resolv.conf and a package's files in /usr and /etc."""
+def make_room(
+    space: Namespace, tmp_path: Path, original: str, package: str = "", *, named: bool = False
+) -> Room:
+    """Make a room with this text in resolv.conf and a package's files in /usr and /etc.
+
+    `named` shows the room that its network namespace is one of `ip netns`.
+    """
     usr = ""
     if package:
         folder = unpacked(package)
@@ -80,8 +87,8 @@ def make_room(space: Namespace, tmp_path: Path, original: str, package: str = ""
         for source in (folder / "usr", folder):  # /sbin and /lib are links into /usr
             names = [source / n for n in ("sbin", "lib", "bin", "share") if (source / n).is_dir()]
             subprocess.run(["cp", "-a", *map(str, names), usr], check=True)
-    setup = ["unshare", "--mount", "sh", "-c", SETUP, "sh", usr, original, MADE]
-    program = Program(space, *setup)
+    given = [usr, original, MADE, "named" if named else ""]
+    program = Program(space, "unshare", "--mount", "sh", "-c", SETUP, "sh", *given)
     program.expect(MADE)
     room = Room(space, program.process.pid)
     if package and (unpacked(package) / "etc").is_dir():
@@ -111,5 +118,5 @@ def resolved_in(room: Room) -> Iterator[Program]:
 
 
 def start_resolved(room: Room) -> Program:
-    resolved = Program(room, "env", "SYSTEMD_LOG_LEVEL=info", "/lib/systemd/systemd-resolved")
-    return resolved
+    """Start systemd-resolved on a bus that is there."""
+    return Program(room, "env", "SYSTEMD_LOG_LEVEL=info", "/lib/systemd/systemd-resolved")

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -65,18 +66,25 @@ def _name(interface: str) -> str:
 
 
 async def _run(words: Sequence[str], given: str = "") -> str:
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *words, stdin=pipe, stdout=pipe, stderr=pipe, umask=0o022, env={**os.environ, "PATH": _PATH}
-    )
+    return await asyncio.to_thread(_run_here, words, given)
+
+
+def _run_here(words: Sequence[str], given: str) -> str:
     try:
-        async with asyncio.timeout(SECONDS):
-            out, err = await process.communicate(given.encode())
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        done = subprocess.run(
+            words,
+            input=given,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+            umask=0o022,  # tunneld's own would make a resolv.conf that only root can read
+            env={**os.environ, "PATH": _PATH},
+        )
+    except subprocess.TimeoutExpired:
         raise TunnelError(f"{' '.join(words)} did not end within {SECONDS:g} s") from None
-    if process.returncode:
-        why = err.decode(errors="replace").strip().replace("\n", "; ") or "no reason given"
+    if done.returncode:
+        why = done.stderr.strip().replace("\n", "; ") or "no reason given"
         raise TunnelError(f"{' '.join(words)} failed: {why}")
-    return out.decode(errors="replace")
+    return done.stdout

@@ -2,8 +2,8 @@
 
 Three things are watched, because a resolv.conf may be a link: the folder of the path, the file that
 it leads to, and the folder of that one. After each notification they are looked up anew, since the
-link may lead elsewhere by then. What is there is compared with what was: notifications alone prove
-nothing, and where inotify has no watches left a look twice a second takes their place.
+link may lead elsewhere by then. A notification only means "look again", and whoever is told has to
+compare; where inotify has no watches left a look twice a second takes its place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100,
 _FILE: Final = _CLOSE_WRITE
 _FOLDER: Final = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
 _POLL_SECONDS: Final = 0.5
-_READ_SIZE: Final = 1 << 16
 
 Look = tuple[str | None, int, int, int, int] | None
 
@@ -38,7 +37,7 @@ def look(path: Path) -> Look:
 
 
 class ContentWatch:
-    """Calls `changed` after each change of the file, on the running loop.
+    """Calls `changed` after each change of the file, on the running loop, and sometimes without.
 
     `inotify` False forces the look twice a second.
     """
@@ -67,7 +66,6 @@ class ContentWatch:
             self._descriptor = -1
 
     def _open(self) -> None:
-        self.close()
         target = self._path.resolve()
         masks = {self._path.parent: _FOLDER, target.parent: _FOLDER}
         if target.exists():
@@ -78,23 +76,20 @@ class ContentWatch:
                 self._descriptor = open_inotify(masks)
         if self._descriptor >= 0:
             loop.add_reader(self._descriptor, self._notified)
-            # What happened between the last look and the watch sent no notification.
-            loop.call_soon(self._compare)
         else:
             self._timer = loop.call_later(_POLL_SECONDS, self._tick)
 
     def _notified(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._descriptor, _READ_SIZE)
-        self._compare()
+        # A new watch for each notification: the link may lead elsewhere by now. What happens while
+        # there is none is seen by the look that `changed` leads to.
+        self.close()
+        self._open()
+        self._changed()
 
     def _tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_POLL_SECONDS, self._tick)
-        self._compare()
-
-    def _compare(self) -> None:
+        self.close()
+        self._open()
         found = look(self._path)
-        if found != self._seen and (self._descriptor >= 0 or self._timer is not None):
+        if found is None or found != self._seen:
             self._seen = found
-            self._open()
             self._changed()

@@ -116,7 +116,7 @@ class GuardedFile:
 
     def _keep(self) -> None:
         kept = self._kept()
-        if self._mounted():
+        if is_mounted(self.path):
             kept.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             _replace(kept, self.path.read_bytes())
         elif os.path.lexists(self.path):
@@ -128,7 +128,7 @@ class GuardedFile:
 
     def _put_back(self) -> None:
         kept = self._kept()
-        if self._mounted():
+        if is_mounted(self.path):
             _overwrite(self.path, kept.read_bytes())
             kept.unlink()
         elif os.path.lexists(kept):
@@ -161,26 +161,21 @@ class GuardedFile:
 
     def _kept(self) -> Path:
         """Return where the original is kept."""
-        if self._mounted():
+        if is_mounted(self.path):
             return self._state / f"resolv.conf-{self._identity()}"
         return self.path.with_name(self.path.name + resolv.KEPT_SUFFIX)
 
     # ---- the file ----
 
     def _write(self, text: str) -> None:
-        if self._mounted():
+        if is_mounted(self.path):
             _overwrite(self.path, text.encode())
         else:
             _replace(self.path, text.encode())
 
-    def _mounted(self) -> bool:
-        target = str(self.path.resolve()).replace(" ", "\\040")
-        mounts = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
-        return any(line.split(" ", 5)[4] == target for line in mounts)
-
     def _identity(self) -> str:
         """Return what tells this file from those of other mount namespaces, renames or not."""
-        status = (self.path if self._mounted() else self.path.parent).stat()
+        status = (self.path if is_mounted(self.path) else self.path.parent).stat()
         return f"{status.st_dev}-{status.st_ino}"
 
     def _take(self) -> None:
@@ -209,6 +204,13 @@ class GuardedFile:
         finally:
             if self._lock >= 0 and not self._text:
                 self._give()
+
+
+def is_mounted(path: Path) -> bool:
+    """Tell whether something is mounted right on the path, or on what it leads to."""
+    target = str(path.resolve()).replace(" ", "\\040")
+    mounts = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.split(" ", 5)[4] == target for line in mounts)
 
 
 def _replace(path: Path, data: bytes) -> None:
