@@ -23,6 +23,7 @@ from tunnel.policy.binding import Attribute, BindingPolicy, Term
 from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
 from tunnel.policy.path import Path as NetworkPath, PathStatus
 from tunnel.provider import PacketTunnelProvider
+from tunnel.settings import RoutingPolicy
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 PEER = base64.b64encode(bytes(range(1, 33))).decode()
@@ -348,7 +349,7 @@ WWAN = Interface(
 def test_the_start_line_says_what_is_in_force(
     policy: BindingPolicy, path: NetworkPath, line: str
 ) -> None:
-    assert binding_line(policy, path) == line
+    assert binding_line(policy, path, RoutingPolicy()) == line
 
 
 def test_repeated_lines_are_merged(

@@ -252,7 +252,7 @@ ERRORS = [
         '[interface]\ntable = "off"\n[routing]\ntable = 7',
         "4: table: is in [interface] too; write it in one of the two",
     ),
-    ("[routing]\nconfirm = 30", "2: confirm: is not supported yet; remove it"),
+    ("[routing]\nconfirm = 30", "2: confirm: has no meaning without include_all_networks, which"),
     (
         "[routing]\ninclude_all_network = true",
         "2: 'include_all_network' is not a known key; write include_all_networks",

@@ -9,7 +9,7 @@ start that began. `path_changed` is called after the outer sockets were moved.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -98,6 +98,13 @@ class ProviderContext(Protocol):
         """Resolve a name over the permitted interface only, in order of preference.
 
         Raises TunnelError, which names the host and the interface.
+        """
+
+    def permit(self, endpoints: Iterable[tuple[Address, int]], mark: int | None = None) -> None:
+        """Say which far ends (address, port) outer packets go to, before the first one does.
+
+        Under the kill switch they reach these and no others. `mark` is the mark that they are to
+        have, where another one is coming. Raises TunnelError: 0 is refused there.
         """
 
     def status_changed(self, status: TunnelStatus, reason: str = "") -> None:

@@ -74,6 +74,18 @@ class TunnelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Inbound:
+    """Connections from outside that stay possible under the kill switch: PROTO/PORT@IF."""
+
+    protocol: str
+    port: int
+    interface: str
+
+    def __str__(self) -> str:
+        return f"{self.protocol}/{self.port}@{self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingPolicy:
     """What goes into the tunnel and what may go past it, in Apple's words and with their meaning.
 
@@ -83,8 +95,12 @@ class RoutingPolicy:
     `exclude_local_networks`, only with one of the two: private addresses that a network of this
     machine has on-link stay there. `included_routes` stand in place of those that the provider
     asks for (empty: as it asks); `excluded_routes` are added to its own, and hold under either
-    flag. Of two prefixes the longer wins, of equal ones the excluded. Raises ConfigError for a
-    combination that means nothing.
+    flag. Of two prefixes the longer wins, of equal ones the excluded.
+
+    `include_all_networks` closes the kill switch. `allow_inbound` are services of this machine that
+    stay reachable from outside, `confirm` the seconds after which it opens again unless somebody
+    confirms it (None: never), and with `lockdown_on_exit` an orderly end leaves it closed. Raises
+    ConfigError for a combination that means nothing.
     """
 
     include_all_networks: bool = False
@@ -92,8 +108,18 @@ class RoutingPolicy:
     enforce_routes: bool = False
     included_routes: tuple[Network, ...] = ()
     excluded_routes: tuple[Network, ...] = ()
+    allow_inbound: tuple[Inbound, ...] = ()
+    confirm: float | None = None
+    lockdown_on_exit: bool = False
 
     def __post_init__(self) -> None:
+        for key in ("allow_inbound", "confirm", "lockdown_on_exit"):
+            if getattr(self, key) and not self.include_all_networks:
+                raise _contradiction(
+                    key,
+                    "has no meaning without include_all_networks, which closes the kill switch",
+                    "set include_all_networks, or leave it out",
+                )
         if self.include_all_networks and self.enforce_routes:
             raise _contradiction(
                 "enforce_routes",

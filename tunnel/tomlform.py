@@ -5,20 +5,21 @@
     [binding]               bind, prohibit, avoid: lists, or strings with commas; policy: a name;
                             hold_down, dwell, grace: seconds
     [routing]               table, fwmark, include_all_networks, exclude_local_networks,
-                            enforce_routes, included_routes, excluded_routes
+                            enforce_routes, included_routes, excluded_routes, allow_inbound,
+                            confirm, lockdown_on_exit
     [dns]                   servers, search, match_domains, method
     [interfaces.NAME]       type, expensive, constrained, ultra_constrained, dns
 
 Seconds and bytes are numbers. A value may be written as wg-quick writes it, or as TOML would have
 it (numbers, booleans, lists): both become the text that wg-quick's reader parses, so the two
-forms cannot drift apart. An unknown key is an error; one that a later version will know says so.
+forms cannot drift apart. An unknown key is an error.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,18 +28,11 @@ from tunnel.config import BindingConfig, Config, InterfaceOverride
 from tunnel.errors import ConfigError, Where
 from tunnel.secret import redact
 from tunnel.sections import Field, Items, Section
-from tunnel.settings import DNSMethod, Network, RoutingPolicy, Table
+from tunnel.settings import DNSMethod, Inbound, Network, RoutingPolicy, Table
 from tunnel.tomllines import Lines
 from tunnel.values import BadValue, quoted
 
 INTERFACE_TYPES: Final = ("cellular", "wifi", "wired", "bluetooth", "loopback", "tunnel", "other")
-LATER: Final = {
-    "routing": (
-        "allow_inbound",
-        "lockdown_on_exit",
-        "confirm",
-    ),
-}
 
 _TOP: Final = ("interface", "peer", "binding", "routing", "dns", "interfaces")
 # The rule is "wg-quick's keys in snake_case"; what that makes awkward has its plain name as well.
@@ -46,7 +40,9 @@ _SPELLINGS: Final = {"address": "addresses", "fw_mark": "fwmark"}
 _INTERFACE: Final = {item.name: item for item in sections.INTERFACE if item.name != "save_config"}
 _PEER: Final = {item.name: item for item in sections.PEER}
 _ROUTING: Final = {name: _INTERFACE[name] for name in ("table", "fwmark")}
-_ROUTING_FLAGS: Final = ("include_all_networks", "exclude_local_networks", "enforce_routes")
+_ROUTING_FLAGS: Final = (
+    "include_all_networks", "exclude_local_networks", "enforce_routes", "lockdown_on_exit",
+)  # fmt: skip
 _ROUTING_LISTS: Final = ("included_routes", "excluded_routes")
 _KEYS: Final = {name: name for name in (*_INTERFACE, *_PEER)}
 _BINDING_LISTS: Final = ("bind", "prohibit", "avoid")
@@ -126,7 +122,8 @@ class _Reader:
 
     def _routing(self, interface: Section) -> RoutingPolicy:
         table = self._table("routing")
-        self._check_known(("routing",), table, (*_ROUTING, *_ROUTING_FLAGS, *_ROUTING_LISTS))
+        known = (*_ROUTING, *_ROUTING_FLAGS, *_ROUTING_LISTS, "allow_inbound", "confirm")
+        self._check_known(("routing",), table, known)
         for name in table:
             if name in self._document.get("interface", {}):
                 raise self._error(
@@ -135,9 +132,14 @@ class _Reader:
         kernel = {name: value for name, value in table.items() if name in _ROUTING}
         self._fill(interface, ("routing",), kernel, _ROUTING)
         given: dict[str, Any] = {}
+        readers: dict[str, Callable[[KeyPath, Any], Any]] = {
+            **dict.fromkeys(_ROUTING_FLAGS, self._flag),
+            **dict.fromkeys(_ROUTING_LISTS, self._networks),
+            "allow_inbound": self._inbound,
+            "confirm": self._seconds,
+        }
         for name in (name for name in table if name not in kernel):
-            read = self._networks if name in _ROUTING_LISTS else self._flag
-            given[name] = read(("routing", name), table[name])
+            given[name] = readers[name](("routing", name), table[name])
         try:
             policy = RoutingPolicy(**given)
             policy.check_table(interface.values.get("table", Table.AUTO))
@@ -156,6 +158,13 @@ class _Reader:
             raise self._error(path, "is empty", "name networks, or leave it out")
         try:
             return tuple(dict.fromkeys(values.network(text) for text in texts))
+        except BadValue as error:
+            raise self._error(path, error.problem, error.mend) from None
+
+    def _inbound(self, path: KeyPath, value: Any) -> tuple[Inbound, ...]:
+        try:
+            found = (values.inbound(text) for text in self._texts(path, value, Items.COMMAS))
+            return tuple(dict.fromkeys(found))
         except BadValue as error:
             raise self._error(path, error.problem, error.mend) from None
 
@@ -319,12 +328,9 @@ class _Reader:
         known: Sequence[str],
         spelled: Mapping[str, str] | None = None,
     ) -> None:
-        section = path[0] if path else ""
         for key in table:
             if key in known or key in (spelled or {}):
                 continue
-            if key in LATER.get(str(section), ()):
-                raise self._error((*path, key), "is not supported yet", "remove it")
             meant = sections.closest(key, known)
             named = quoted(key) if meant else "this"
             mend = f"write {meant}" if meant else "use one of " + ", ".join(known)

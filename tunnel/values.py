@@ -21,7 +21,7 @@ from typing import Final
 
 from tunnel.config import HostPort
 from tunnel.secret import KEY_BYTES, Secret, redact
-from tunnel.settings import Address, InterfaceAddress, Network, Table
+from tunnel.settings import Address, Inbound, InterfaceAddress, Network, Table
 
 MARK_MAX: Final = 2**32 - 1
 TABLE_MAX: Final = 2**32 - 1
@@ -208,6 +208,14 @@ def endpoint(text: str) -> HostPort:
         raise BadValue(f"{quoted(text)} has no port from 1 to 65535", mend) from None
 
 
+def literal(host: str) -> Address | None:
+    """Return the address that an endpoint's host is; None where it is a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
 def is_host(text: str) -> bool:
     """Tell whether the text is an address or a possible host name (RFC 1123, and '_')."""
     try:
@@ -248,3 +256,15 @@ def interface_name(text: str) -> str:
         f"{quoted(text)} is not an interface name",
         f"write 1 to {INTERFACE_NAME_MAX} of the characters a-z, A-Z, 0-9 and _=+.-",
     )
+
+
+def inbound(text: str) -> Inbound:
+    """Return PROTO/PORT@IF: what stays reachable from outside under the kill switch."""
+    service, at, interface = text.partition("@")
+    kind, slash, digits = service.partition("/")
+    if not at or not slash or kind not in ("tcp", "udp"):
+        raise BadValue(
+            f"{quoted(text)} is not PROTO/PORT@IF with tcp or udp",
+            "write PROTO/PORT@IF, as in tcp/22@eth0",
+        )
+    return Inbound(kind, number(digits, 1, 65535, what="a port"), interface_name(interface))

@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path as FilePath
@@ -103,6 +103,7 @@ class WireGuardProvider(PacketTunnelProvider):
                 self._engine.attach_link(worker, link, context.link_flags, context.mtu)
             self._attach_outer()
             self._device.configure(_numbered(change), self._engine.now())
+            self._permit(change.peers)
         finally:
             change.wipe()
         self._settings = tunnel_settings(config)
@@ -264,6 +265,7 @@ class WireGuardProvider(PacketTunnelProvider):
             await asyncio.sleep(pause)
             pause = min(2 * pause, RESOLVE_LAST_PAUSE)
         change = PeerChange(public_key, update_only=True, endpoint=(addresses[0], endpoint.port))
+        self._permit((change,))
         now = self.engine.now()
         self.device.configure(_numbered(DeviceChange(peers=(change,))), now)
         if public_key in self.device.peers.by_key:
@@ -285,6 +287,7 @@ class WireGuardProvider(PacketTunnelProvider):
         """
         change = _numbered(change)
         check_change(change)
+        self._permit(change.peers, change.fwmark)
         if change.listen_port is not None:
             self._set_port(change.listen_port)
         if change.fwmark is not None:
@@ -299,6 +302,7 @@ class WireGuardProvider(PacketTunnelProvider):
         try:
             numbered = _numbered(change)
             check_change(numbered)
+            self._permit(numbered.peers)
             old_port = outer.port
             if config.interface.listen_port != old.interface.listen_port:
                 self._set_port(config.interface.listen_port)
@@ -312,6 +316,11 @@ class WireGuardProvider(PacketTunnelProvider):
             change.wipe()
         self._look_up(config, old)
         self._settle()
+
+    def _permit(self, coming: Sequence[PeerChange], mark: int | None = None) -> None:
+        """Tell the session where packets go from now on, those of a coming change included."""
+        far = [*(p.endpoint for p in self.device.snapshot().peers), *(p.endpoint for p in coming)]
+        self.context.permit([endpoint for endpoint in far if endpoint is not None], mark)
 
     async def _apply(self, settings: TunnelSettings) -> None:
         """Go over to other settings; on an error the old ones are made again.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunnel.config import tunnel_settings
+from tunnel import values
+from tunnel.config import Config, tunnel_settings
 from tunnel.daemon.plan import Plan
 from tunnel.daemon.words import check_lines
 from tunnel.errors import TunnelError
 from tunnel.policy.connection import Connection
-from tunnel.policy.routing import desired
+from tunnel.policy.path import Path
+from tunnel.policy.routing import Desired, desired
 from tunnel.policy.rtnl import Dump, Link
 from tunnel.policy.state import Override, build_state
 from tunnel.settings import TunnelSettings
@@ -35,7 +37,35 @@ def check(planned: Plan) -> list[str]:
     dump = _with_tunnel(dump, name)
     tunnel = name if planned.managed else None
     wanted = desired(settings, tunnel, path, dump, slot=0, policy=config.routing)
-    return check_lines(name, config, policy, interfaces, path, wanted, dump)
+    return [
+        *check_lines(name, config, policy, interfaces, path, wanted, dump),
+        *_firewall(name, config, path, wanted),
+    ]
+
+
+def _firewall(name: str, config: Config, path: Path, wanted: Desired) -> list[str]:
+    """Return the kill switch as it would be while the tunnel connects."""
+    routing = config.routing
+    if not routing.include_all_networks:
+        return ["kill switch: off"]
+    from tunnel.policy.killswitch import render, ruleset, state
+
+    named = [peer.endpoint for peer in config.peers if peer.endpoint is not None]
+    far = [(values.literal(endpoint.host), endpoint.port) for endpoint in named]
+    firewall = state.Desired(
+        phase=state.Phase.CONNECTING,
+        tunnel=name,
+        mark=wanted.mark,
+        interfaces=tuple(i.name for i in path.interfaces) if path.bound else None,
+        endpoints=tuple(state.Endpoint(ip, port) for ip, port in far if ip is not None),
+        resolvers=tuple(state.Resolver(i.name, ip) for i in path.interfaces for ip in i.dns),
+        addresses=tuple(wanted.addresses),
+        local_networks=routing.exclude_local_networks,
+        inbound=routing.allow_inbound,
+        confirm=routing.confirm or None,
+    )
+    shown = render.render(firewall, 0, render.ALL_DEVICES, prefixes=True)
+    return ["kill switch: closed from the start, as:", *ruleset.lines(shown)]
 
 
 def _with_tunnel(dump: Dump, name: str) -> Dump:

@@ -20,7 +20,6 @@ from tunnel.errors import TunnelError, UsageError
 NOT_YET: Final = (
     "path",
     "explain",
-    "killswitch",
     "leaktest",
     "set",
     "top",
@@ -75,6 +74,20 @@ def down(ifname: str | None, as_json: bool) -> None:
     name = client.choose(ifname)
     answer = client.ask(name, "down", seconds=client.DOWN_SECONDS, until_closed=True)
     _show(answer, as_json, lambda report: print(f"{name}: {report['status']}"))
+
+
+@_group.command()
+@click.argument("words", nargs=-1, metavar="[on|off|confirm] [IFNAME]")
+@click.option("--allow-inbound", metavar="PROTO/PORT@IF", multiple=True, help="With on: stays so.")
+@click.option("--confirm", metavar="SECONDS", help="With on: open again unless confirmed by then.")
+@_as_json
+def killswitch(
+    words: tuple[str, ...], allow_inbound: tuple[str, ...], confirm: str | None, as_json: bool
+) -> None:
+    """Show, close or open the kill switch; needs no running tunneld."""
+    from tunnel.daemon.killswitchctl import ask
+
+    _show(ask(words, allow_inbound, confirm), as_json, _table("show_kill_switch"))
 
 
 def _refuse_later_commands() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tunnel.policy.apply import MachineRoutes
     from tunnel.policy.binding import PathPolicy
     from tunnel.policy.dnsapply.machinedns import MachineDNS
+    from tunnel.policy.killswitch.switch import KillSwitch
     from tunnel.policy.monitor import PathMonitor
     from tunnel.policy.path import Path
     from tunnel.policy.state import Override
@@ -84,6 +85,12 @@ class Machine:
         from tunnel.policy.dnsapply.machinedns import MachineDNS
 
         return MachineDNS(log=log)
+
+    def kill_switch(self, log: Callable[[str], None]) -> KillSwitch:
+        """Return the firewall of the kill switch, not yet closed."""
+        from tunnel.policy.killswitch.switch import KillSwitch
+
+        return KillSwitch(log=log)
 
     def watch(
         self,

@@ -14,20 +14,17 @@ from typing import Any, Final, TypeVar
 import click
 
 from tunnel.errors import UsageError
-from tunnel.values import BadValue, interface_name
+from tunnel.settings import Inbound
+from tunnel.values import BadValue, inbound, interface_name, number
 
 DEFAULT_NAME: Final = "tunnel0"
 LOG_LEVELS: Final = ("error", "warning", "info", "debug")
 WORKERS_MAX: Final = 16
+CONFIRM_MAX: Final = 86_400  # seconds
 CRYPTO: Final = ("auto", "avx512", "avx2", "libcrypto")
 
 #: option -> whether it takes a value
 NOT_YET: Final = {
-    "--include-all-networks": False,
-    "--exclude-local-networks": False,
-    "--allow-inbound": True,
-    "--confirm": True,
-    "--lockdown-on-exit": False,
     "--userspace": False,
     "--socks5": True,
     "--http-proxy": True,
@@ -56,6 +53,11 @@ class Options:
     log_level: str = "info"
     ephemeral_key: bool = False
     background: bool = False
+    include_all_networks: bool = False
+    exclude_local_networks: bool = False
+    allow_inbound: tuple[Inbound, ...] = ()
+    confirm: float | None = None
+    lockdown_on_exit: bool = False
 
 
 def _refuse(context: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -94,6 +96,11 @@ def _refusing(command: _Command) -> _Command:
 @click.option("--prohibit", metavar="SPEC", help="Never use these; wins over --bind.")
 @click.option("--avoid", metavar="SPEC", help="Use these only when nothing else is there.")
 @click.option("--classify", metavar="IF=TYPE", multiple=True, help="What type IF is.")
+@click.option("--include-all-networks", is_flag=True, help="All by the tunnel or not at all.")
+@click.option("--exclude-local-networks", is_flag=True, help="But for local networks' addresses.")
+@click.option("--allow-inbound", metavar="PROTO/PORT@IF", multiple=True, help="But this service.")
+@click.option("--confirm", metavar="SECONDS", help="Open again unless confirmed by then.")
+@click.option("--lockdown-on-exit", is_flag=True, help="Stay closed after an orderly stop, too.")
 @click.option("--provider", metavar="NAME", default="wireguard", show_default=True)
 @click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=1, show_default=True)
 @click.option("--crypto", type=click.Choice(CRYPTO), default="auto", show_default=True)
@@ -139,6 +146,11 @@ def parse(arguments: Sequence[str]) -> Options | None:
         log_level=values["log_level"],
         ephemeral_key=values["ephemeral_key"],
         background=list(arguments) == [ifname],
+        include_all_networks=values["include_all_networks"],
+        exclude_local_networks=values["exclude_local_networks"],
+        allow_inbound=tuple(_inbound(word) for word in values["allow_inbound"]),
+        confirm=_confirm(values["confirm"]),
+        lockdown_on_exit=values["lockdown_on_exit"],
     )
 
 
@@ -150,6 +162,20 @@ def _name(ifname: str | None, config: Path | None) -> str:
     except BadValue as error:
         hint = "" if ifname is not None else " (from the file's name; give IFNAME as well)"
         raise UsageError(f"IFNAME: {error}{hint}") from error
+
+
+def _inbound(word: str) -> Inbound:
+    try:
+        return inbound(word)
+    except BadValue as error:
+        raise UsageError(f"--allow-inbound: {error}") from error
+
+
+def _confirm(word: str | None) -> float | None:
+    try:
+        return None if word is None else float(number(word, 1, CONFIRM_MAX, what="seconds"))
+    except BadValue as error:
+        raise UsageError(f"--confirm: {error}") from error
 
 
 def _classify(word: str) -> tuple[str, str]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.daemon.options import Options
-from tunnel.errors import TunnelError, UsageError
+from tunnel.errors import ConfigError, TunnelError, UsageError
 
 if TYPE_CHECKING:
     from tunnel.config import BindingConfig, Config
     from tunnel.errors import Where
     from tunnel.policy.binding import PathPolicy
     from tunnel.provider import PacketTunnelProvider
+    from tunnel.settings import RoutingPolicy
 
 PLUGIN: Final = "policy:"
 """In a bind list, what stands before the name of an installed policy."""
@@ -68,7 +69,36 @@ def read_config(options: Options, *, need_key: bool) -> Config:
     interfaces = dict(config.interfaces)
     for name, kind in options.classify:
         interfaces[name] = replace(interfaces.get(name, InterfaceOverride()), type=kind)
-    return replace(config, binding=binding, interfaces=interfaces)
+    routing = _routing(config, options)
+    return replace(config, binding=binding, interfaces=interfaces, routing=routing)
+
+
+def _routing(config: Config, options: Options) -> RoutingPolicy:
+    """Return the file's demands with those of the command line."""
+    said: dict[str, Any] = {
+        key: getattr(options, key)
+        for key in (
+            "include_all_networks",
+            "exclude_local_networks",
+            "allow_inbound",
+            "confirm",
+            "lockdown_on_exit",
+        )
+        if getattr(options, key)
+    }
+    if not said:
+        return config.routing
+    if options.config is None:
+        option = next(iter(said)).replace("_", "-")
+        raise UsageError(f"--{option} needs --config; without it the routes are not tunneld's")
+    try:
+        routing = replace(config.routing, **said)
+        routing.check_table(config.interface.table)
+    except ConfigError as error:
+        option = str(error.key).replace("_", "-")
+        mend = error.mend.replace("_", "-")
+        raise UsageError(f"--{option}: {error.problem.replace('_', '-')}; {mend}") from error
+    return routing
 
 
 def _words(spec: str) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ def status_report(
     reason: str,
     path: Path | None,
     peers: Sequence[Mapping[str, Any]],
+    kill_switch: str = "off",
 ) -> dict[str, Any]:
     """Return the answer to `tunnelctl status --json`; `path` None before there is one."""
     return {
@@ -36,7 +37,7 @@ def status_report(
         "status": status.value,
         "status_reason": reason or None,
         "path": None if path is None else path_report(path),
-        "kill_switch": "off",
+        "kill_switch": kill_switch,
         "peers": [{key: peer.get(key) for key in (*PEER_KEYS, *peer)} for peer in peers],
     }
 

@@ -138,6 +138,7 @@ class _Service:
             "reload": self._reload,
             "down": self._down,
             "message": self._message,
+            "killswitch": self._kill_switch,
         }
         asyncio.get_running_loop().set_exception_handler(self._stumbled)
         control = ControlServer(self.name, handlers, log=self.log)
@@ -214,6 +215,11 @@ class _Service:
         self._warn(fresh)
         self.log.info("reloaded %s", options.config)
         return self.session.report()
+
+    async def _kill_switch(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        from tunnel.daemon.killswitchctl import serve
+
+        return await serve(self.session, request, managed=self.plan.managed)
 
     async def _message(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:

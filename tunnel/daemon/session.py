@@ -15,17 +15,18 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import TracebackType
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tunnel.config import Config
 from tunnel.daemon import status as states
+from tunnel.daemon.barrier import Barrier
 from tunnel.daemon.follower import Follower
 from tunnel.daemon.grace import Grace
 from tunnel.daemon.machine import Machine
 from tunnel.daemon.report import stats_report, status_report
+from tunnel.daemon.status import Ending
 from tunnel.daemon.underlay import Underlay
 from tunnel.daemon.undo import Step, Undo
 from tunnel.daemon.words import binding_line
@@ -38,18 +39,10 @@ if TYPE_CHECKING:
     from tunnel.flow import PacketFlow
     from tunnel.policy.binding import PathPolicy
     from tunnel.policy.path import Path
-    from tunnel.settings import Address, TunnelSettings
+    from tunnel.settings import Address, RoutingPolicy, TunnelSettings
 
 #: Seconds that one step of stopping may take (hooks, which are the user's, may take any time).
 STEP_SECONDS: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a session ends; `error` is None for an orderly end."""
-
-    reason: StopReason
-    error: BaseException | None = None
 
 
 class TunnelSession:
@@ -103,6 +96,7 @@ class TunnelSession:
     def _reset(self) -> None:
         self.failure = None
         self._reported = (TunnelStatus.CONNECTING, "")
+        self.barrier = Barrier(self.interface, self.config.routing, self.machine, self.log)
         self._underlay = Underlay(
             self.machine,
             self.policy,
@@ -111,6 +105,7 @@ class TunnelSession:
             self.workers,
             self.log,
             self.config,
+            self.barrier,
         )
         self._follower = Follower(self._underlay, self.provider, self._show_reported, self.log)
         self._grace = Grace(self._no_network)
@@ -124,12 +119,7 @@ class TunnelSession:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.stop(StopReason.USER_INITIATED)
 
     async def start(self) -> None:
@@ -176,10 +166,22 @@ class TunnelSession:
 
         `policy` is what its binding comes to, needed where that is another one than before.
         """
-        await self.provider.reload(config)
-        old, self.config = self.config, config
+        old = self.config
+        await self.set_routing(config.routing)
+        try:
+            await self.provider.reload(config)
+        except BaseException:
+            await self.set_routing(old.routing)
+            raise
+        self.config = config
         if config.binding != old.binding or config.interfaces != old.interfaces:
             await self.set_policy(policy or self.policy, config.interfaces)
+
+    async def set_routing(self, routing: RoutingPolicy) -> None:
+        """Go over to other demands on the routes, which may close or open the kill switch."""
+        if routing != self.config.routing:
+            await self.barrier.set_policy(routing, self._underlay.set_routing)
+            self.config = replace(self.config, routing=routing)
 
     async def set_policy(
         self, policy: PathPolicy, overrides: Mapping[str, InterfaceOverride] | None = None
@@ -188,13 +190,12 @@ class TunnelSession:
         self.policy = policy
         self.overrides = dict(self.overrides if overrides is None else overrides)
         await self._underlay.set_policy(policy, self.overrides, self.config.binding)
-        self.log.info("%s", binding_line(policy, self.path))
+        self.log.info("%s", binding_line(policy, self.path, self.config.routing))
 
     def report(self) -> dict[str, Any]:
         """Return what `tunnelctl status --json` shows (contract.md)."""
-        return status_report(
-            self.interface, self.status, self.status_reason, self.path, self.provider.peers()
-        )
+        name, path, peers = self.interface, self.path, self.provider.peers()
+        return status_report(name, self.status, self.status_reason, path, peers, self.barrier.state)
 
     def stats(self) -> dict[str, Any]:
         """Return what `tunnelctl stats --json` shows: counters by reason."""
@@ -227,11 +228,6 @@ class TunnelSession:
         return self._underlay.outer
 
     @property
-    def outer_interfaces(self) -> frozenset[str]:
-        """The interfaces that outer packets may leave on now; two while a path is proven."""
-        return self._underlay.sockets.interfaces
-
-    @property
     def path(self) -> Path:
         """The path of this moment."""
         return self._underlay.path
@@ -253,7 +249,12 @@ class TunnelSession:
     async def resolve(self, endpoint: HostPort) -> list[Address]:
         """Resolve an endpoint's name over the permitted interface only."""
         path = await self._underlay.refresh()
+        path = self.barrier.path_of_names(path, self._underlay.sockets.interfaces)
         return await self.machine.resolve(endpoint, path, self.outer.mark)
+
+    def permit(self, endpoints: Iterable[tuple[Address, int]], mark: int | None = None) -> None:
+        """Let outer packets of this mark reach these far ends alone past the kill switch."""
+        self.barrier.update(endpoints=endpoints, coming_mark=mark)
 
     def status_changed(self, status: TunnelStatus, reason: str = "") -> None:
         """Take the provider's report."""
@@ -284,6 +285,7 @@ class TunnelSession:
             ending = await self._until_ending(self._follower.run())
         if ending is None:  # the monitor ends only when it is closed, which is ours to do
             ending = Ending(StopReason.INTERNAL_ERROR, TunnelError("the path monitor ended"))
+        self._end(ending)
         self._stop_reason = ending.reason
         self._grace.mind(None, "")
         self._show(TunnelStatus.DISCONNECTING, ending.reason.value)
@@ -317,9 +319,11 @@ class TunnelSession:
     async def _bring_up(self) -> None:
         name, machine, interface = self.interface, self.machine, self.config.interface
         machine.check()
+        self._push("the kill switch", lambda: self.barrier.end(self._ending.result()))
+        self.barrier.start(functools.partial(self._end, Ending(StopReason.USER_INITIATED)))
         self._push("the path monitor", self._underlay.unwatch)
         await self._underlay.watch()
-        self.log.info("%s", binding_line(self.policy, self.path))
+        self.log.info("%s", binding_line(self.policy, self.path, self.config.routing))
 
         # Hooks nest around the interface as in wg-quick(8): PreUp before it, PostDown after it.
         self._push_hooks("PostDown", interface.post_down)
@@ -387,6 +391,7 @@ class TunnelSession:
         ):
             return
         self.status, self.status_reason = status, reason
+        self.barrier.show(status)
         self.log.info("%s", f"{status.value}: {reason}" if reason else status.value)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -17,9 +17,10 @@ such as a provider's last words after the stop began.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
-from tunnel.provider import TunnelStatus
+from tunnel.provider import StopReason, TunnelStatus
 
 _S = TunnelStatus
 
@@ -54,6 +55,14 @@ NEXT: Final[dict[TunnelStatus, dict[TunnelStatus, TunnelStatus]]] = {
 REPORTABLE: Final = frozenset({_S.CONNECTING, _S.CONNECTED, _S.REASSERTING})
 #: The statuses in which nothing runs.
 ENDED: Final = frozenset({_S.DISCONNECTED, _S.ERROR})
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a session ends; `error` is None for an orderly end."""
+
+    reason: StopReason
+    error: BaseException | None = None
 
 
 def seen(reported: TunnelStatus, reason: str, waiting: str) -> tuple[TunnelStatus, str]:

@@ -32,6 +32,33 @@ def show_status(report: Mapping[str, Any]) -> None:
         _print(_peer(peer))
 
 
+def show_kill_switch(report: Mapping[str, Any]) -> None:
+    """Print the state and the rules that packets have met."""
+    facts: list[tuple[str, str | Text]] = [("kill switch", report["kill_switch"])]
+    if report["interface"]:
+        facts.append(("tunnel", report["interface"]))
+    if report["confirm"] is not None:
+        facts.append(("opens again", f"in {report['confirm']:.0f} s unless confirmed"))
+    if report["lockdown_on_exit"]:
+        facts.append(("at the end", "stays closed"))
+    met = [rule for rule in report["rules"] if rule["packets"]]
+    _print(facts)
+    if met:
+        print()
+        _print(
+            [
+                (
+                    f"{rule['table']} {rule['chain']}: {rule['rule']}",
+                    f"{rule['packets']:,} packets, {size(rule['bytes'])}",
+                )
+                for rule in met
+            ]
+        )
+    if report["rules"]:
+        rest = len(report["rules"]) - len(met)
+        print(f"\n{rest} more rules met no packet; --json shows all, `nft list ruleset` too")
+
+
 def show_stats(report: Mapping[str, Any]) -> None:
     """Print the counters that are not zero, by name."""
     counters = [

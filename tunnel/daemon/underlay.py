@@ -30,12 +30,14 @@ from tunnel.settings import TunnelSettings
 if TYPE_CHECKING:
     from tunnel.bind import OuterSockets
     from tunnel.config import BindingConfig, Config, InterfaceOverride
+    from tunnel.daemon.barrier import Barrier
     from tunnel.daemon.machine import Machine
     from tunnel.policy.apply import MachineRoutes
     from tunnel.policy.binding import PathPolicy
     from tunnel.policy.interface import Interface
     from tunnel.policy.monitor import PathMonitor
     from tunnel.policy.path import Path
+    from tunnel.settings import RoutingPolicy
 
 
 class Moved(Enum):
@@ -61,7 +63,9 @@ class Underlay:
         workers: int,
         log: logging.Logger,
         config: Config,
+        barrier: Barrier,
     ) -> None:
+        self._barrier = barrier
         self.routing = config.routing
         self._name = name
         self._log = log
@@ -218,6 +222,7 @@ class Underlay:
 
     def try_on(self, candidate: Interface) -> OuterSockets:
         """Open a second set of sockets on the candidate. Raises OSError or TunnelError."""
+        self._barrier.update(path=self.path, interfaces=(candidate.name,))
         return self.sockets.open_other(candidate.name)
 
     def proven(self) -> None:
@@ -252,6 +257,12 @@ class Underlay:
             self._settings = settings
             await self._apply_to(self.path)
 
+    async def set_routing(self, routing: RoutingPolicy) -> None:
+        """Go over to another routing policy."""
+        async with self._one_at_a_time:
+            self.routing = routing
+            await self._apply_to(self.path)
+
     async def mend(self) -> None:
         """Make what the kernel took away with the interface's going down, if it was ours."""
         async with self._one_at_a_time:
@@ -283,8 +294,15 @@ class Underlay:
         if self._settings is None:
             nothing = TunnelSettings(fwmark=self.outer.mark)
             await self._routes.apply(None, nothing, path, self.routing)
+            self._barrier.update(path=path, interfaces=self.sockets.interfaces)
             return
         in_force = await self._routes.apply(self._name, self._settings, path, self.routing)
+        self._barrier.update(
+            path=path,
+            interfaces=self.sockets.interfaces,
+            mark=in_force.mark,
+            addresses=self._settings.addresses,
+        )
         self.sockets.set_mark(in_force.mark)
 
     def _withdraw(self, error: OSError | TunnelError) -> None:

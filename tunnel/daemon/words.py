@@ -11,19 +11,23 @@ from tunnel.policy.interface import Confidence, Interface
 from tunnel.policy.path import Path
 from tunnel.policy.routing import Desired
 from tunnel.policy.rtnl import Dump, Route, Rule
+from tunnel.settings import RoutingPolicy
 
 OTHERS_ARE_FREE = "other programs are not restricted (that is --include-all-networks)"
 
+ALL_IN_THE_TUNNEL = "all other programs' leaves through the tunnel or not at all"
 
-def binding_line(policy: PathPolicy, path: Path) -> str:
+
+def binding_line(policy: PathPolicy, path: Path, routing: RoutingPolicy) -> str:
     """Return the start line that says what tunneld's own traffic may use, and what it does not."""
+    closed = routing.include_all_networks
     if not path.bound:
-        return (
-            "no binding: tunneld's own traffic follows the routing table; --bind SPEC restricts it"
-        )
+        rest = f"; {ALL_IN_THE_TUNNEL}" if closed else "; --bind SPEC restricts it"
+        return f"no binding: tunneld's own traffic follows the routing table{rest}"
     used = path.interface
     where = "nowhere yet" if used is None else f"only on {title(used)}"
-    return f"{policy}: tunneld's own traffic leaves {where}; {OTHERS_ARE_FREE}"
+    others = ALL_IN_THE_TUNNEL if closed else OTHERS_ARE_FREE
+    return f"{policy}: tunneld's own traffic leaves {where}; {others}"
 
 
 def title(interface: Interface) -> str:
@@ -45,7 +49,7 @@ def check_lines(
 ) -> list[str]:
     """Return what --check prints: the configuration, what each interface is for, the routing."""
     names = {link.index: link.name for link in dump.links}
-    lines = [f"interface: {name}", *describe(config), binding_line(policy, path)]
+    lines = [f"interface: {name}", *describe(config), binding_line(policy, path, config.routing)]
     lines += [f"present: {title(i)}: {_verdict(i, policy, path)}" for i in interfaces]
     lines.append(f"path: {path.status.value}: {path.reason}")
     if wanted.mtu:
@@ -59,7 +63,6 @@ def check_lines(
     if wanted.guarded:
         guarded = ", ".join(str(address.ip) for address in wanted.guarded)
         lines.append(f"firewall: packets for {guarded} that do not come through {name} are dropped")
-    lines.append("kill switch: off")
     return lines
 
 

@@ -1,0 +1,165 @@
+"""`tunnelctl killswitch`: shows, closes and opens the kill switch, with a tunneld or without one.
+
+A running tunneld is asked, and does it: `on` makes it include all networks, `off` ends that. Where
+none runs this command works on the firewall itself. It then closes without any tunnel, so that
+nothing leaves until a tunneld takes over, and opens what a crash or an earlier `on` left closed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from tunnel.daemon import client
+from tunnel.daemon.report import SCHEMA
+from tunnel.errors import TunnelError, UsageError
+from tunnel.settings import Inbound, RoutingPolicy
+from tunnel.values import BadValue, inbound, number
+
+if TYPE_CHECKING:
+    from tunnel.daemon.session import TunnelSession
+
+ACTIONS: Final = ("show", "on", "off", "confirm")
+CONFIRM_MAX: Final = 86_400  # seconds
+
+
+def ask(words: Sequence[str], allow_inbound: Sequence[str], confirm: str | None) -> Any:
+    """Carry out the command and return its report. Raises TunnelError's kinds."""
+    action = words[0] if words and words[0] in ACTIONS else "show"
+    rest = words[1:] if words and words[0] in ACTIONS else words
+    if len(rest) > 1:
+        raise UsageError(f"{rest[0]!r} is none of {', '.join(ACTIONS)}; see tunnelctl --help")
+    allowed, seconds = _parsed(allow_inbound, confirm)
+    if (allowed or seconds) and action != "on":
+        raise UsageError("--allow-inbound and --confirm go with `killswitch on`; leave them out")
+    name = rest[0] if rest else _daemon(action)
+    if name is None:
+        return _alone(action, allowed, seconds)
+    if action == "on":
+        _say_what_ends(allowed, seconds)
+    services = [str(one) for one in allowed]
+    return client.ask(name, "killswitch", action=action, allow_inbound=services, confirm=seconds)
+
+
+def _parsed(words: Sequence[str], confirm: str | None) -> tuple[tuple[Inbound, ...], float | None]:
+    try:
+        allowed = tuple(dict.fromkeys(inbound(word) for word in words))
+    except BadValue as error:
+        raise UsageError(f"--allow-inbound: {error}") from error
+    try:
+        seconds = None if confirm is None else number(confirm, 1, CONFIRM_MAX, what="seconds")
+    except BadValue as error:
+        raise UsageError(f"--confirm: {error}") from error
+    return allowed, None if seconds is None else float(seconds)
+
+
+def _daemon(action: str) -> str | None:
+    """Return the tunneld to ask, None where there is none: the one that holds the kill switch,
+    or, for `on`, the only one of this network namespace.
+    """
+    from tunnel.policy.killswitch.note import NoteFile
+
+    file = NoteFile()
+    holder = file.holder()
+    if holder is not None:
+        return holder
+    running = client.running()
+    if action != "on" or not running:
+        return None
+    return client.choose(None)
+
+
+def _alone(action: str, allowed: tuple[Inbound, ...], seconds: float | None) -> dict[str, Any]:
+    """Work on the firewall without a tunneld."""
+    from tunnel.policy.killswitch.state import Desired
+    from tunnel.policy.killswitch.switch import KillSwitch, standing_rules
+
+    switch = KillSwitch(log=_warn)
+    closed = switch.is_closed()
+    if action == "on":
+        if not closed:
+            _say_what_ends(allowed, seconds)
+        end = None if seconds is None else time.monotonic() + seconds
+        switch.close(Desired(inbound=allowed, confirm=end), watch=False)
+        switch.leave()
+        if seconds is not None:
+            _warn(f"it opens again in {seconds:g} s unless `tunnelctl killswitch confirm`")
+    elif action == "confirm":
+        if not closed:
+            raise TunnelError("the kill switch is open; there is nothing to confirm")
+        switch.close(Desired(inbound=switch.inbound_left()), watch=False)
+        switch.leave()
+    elif action == "off" and (closed or switch.was_left()):
+        switch.close(Desired(), watch=False)
+        switch.open()
+    rules = standing_rules()
+    return {
+        "schema": SCHEMA,
+        "interface": None,
+        "kill_switch": "blocked" if rules else "off",
+        "lockdown_on_exit": False,
+        "confirm": seconds if action == "on" else None,
+        "rules": rules,
+    }
+
+
+def _say_what_ends(allowed: tuple[Inbound, ...], seconds: float | None) -> None:
+    from tunnel.policy.killswitch.sessions import ended_by_closing
+
+    ssh = os.environ.get("SSH_CONNECTION", "")
+    for session in ended_by_closing(allowed, ssh, confirmed_later=seconds is not None):
+        _warn(f"closing the kill switch ends a session from outside: {session}")
+
+
+def _warn(line: str) -> None:
+    print(f"tunnelctl: {line}", file=sys.stderr)
+
+
+# ---- tunneld's side ----
+
+
+async def serve(
+    session: TunnelSession, request: Mapping[str, Any], *, managed: bool
+) -> dict[str, Any]:
+    """Answer tunnelctl's request in a tunneld."""
+    action = request.get("action", "show")
+    barrier, routing = session.barrier, session.config.routing
+    if action == "confirm" and not barrier.confirm():
+        raise TunnelError(f"{session.interface}: there is nothing to confirm")
+    if action == "off" and barrier.state != "off":
+        await session.set_routing(
+            replace(
+                routing,
+                include_all_networks=False,
+                exclude_local_networks=False,
+                allow_inbound=(),
+                confirm=None,
+                lockdown_on_exit=False,
+            )
+        )
+    elif action == "on":
+        if not managed:
+            raise UsageError("without --config the routes are not tunneld's; start it with one")
+        await session.set_routing(_closing(routing, request))
+    elif action not in ACTIONS:
+        raise UsageError(f"killswitch: {action!r} is none of {', '.join(ACTIONS)}")
+    return {"schema": SCHEMA, **barrier.report()}
+
+
+def _closing(routing: RoutingPolicy, request: Mapping[str, Any]) -> RoutingPolicy:
+    allowed, confirm = request.get("allow_inbound", []), request.get("confirm")
+    try:
+        added = tuple(inbound(str(word)) for word in allowed)
+    except BadValue as error:
+        raise UsageError(f"--allow-inbound: {error}") from error
+    return replace(
+        routing,
+        include_all_networks=True,
+        enforce_routes=False,
+        allow_inbound=tuple(dict.fromkeys((*routing.allow_inbound, *added))),
+        confirm=float(confirm) if isinstance(confirm, int | float) else None,
+    )
