@@ -111,7 +111,6 @@ class TunnelSession:
         self._grace = Grace(self._no_network)
         self._dns = self.machine.dns(self.log.info)
         self._flow: PacketFlow | None = None
-        self._stop_reason = StopReason.NONE
 
     # ---- for the application ----
 
@@ -286,7 +285,6 @@ class TunnelSession:
         if ending is None:  # the monitor ends only when it is closed, which is ours to do
             ending = Ending(StopReason.INTERNAL_ERROR, TunnelError("the path monitor ended"))
         self._end(ending)
-        self._stop_reason = ending.reason
         self._grace.mind(None, "")
         self._show(TunnelStatus.DISCONNECTING, ending.reason.value)
         await self._undo.unwind()
@@ -354,7 +352,7 @@ class TunnelSession:
             with contextlib.suppress(OSError):
                 found = await self.machine.addresses(self.interface, interface.addresses)
                 self.config = replace(self.config, interface=replace(interface, addresses=found))
-        await self.provider.stop_tunnel(self._stop_reason)
+        await self.provider.stop_tunnel(self._ending.result().reason)
 
     def _push(self, what: str, step: Step) -> None:
         self._undo.push(what, step, seconds=STEP_SECONDS)
