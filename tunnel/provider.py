@@ -123,6 +123,24 @@ class ProviderContext(Protocol):
         """
 
 
+class StackPort(Protocol):
+    """What a userspace stack needs beside a TUN; `tunnel.Engine` has it."""
+
+    def attach_port(self, fd: int, flags: int) -> None:
+        """Take the stack's link: what it sends comes from it, what it claimed goes to it."""
+
+    def detach_port(self) -> None:
+        """Let go of it; its descriptor is closed next."""
+
+    def claim(self, protocol: int, port: int) -> None:
+        """Give received packets of a port (TCP 6, UDP 17), or of an echo identifier (1), to the
+        stack. Raises EngineError, EEXIST where they are its already.
+        """
+
+    def unclaim(self, protocol: int, port: int) -> None:
+        """Give them to the interface again."""
+
+
 class PacketTunnelProvider(ABC):
     """Base of all providers. Subclass it, implement `start_tunnel`, and override what you need."""
 
@@ -166,6 +184,10 @@ class PacketTunnelProvider(ABC):
         session replaces `context.config` once this returned.
         """
         raise TunnelError("this provider cannot reload its configuration; stop and start it again")
+
+    def stack_port(self) -> StackPort:
+        """Return where the session's own stack meets the tunnel: an `Engine`, mostly."""
+        raise TunnelError("this provider has no connections inside its tunnel")
 
     async def handle_app_message(self, message: bytes) -> bytes | None:
         """Answer a message of the embedding application or of tunnelctl."""

@@ -142,6 +142,31 @@ def _vnet(header: bytes | bytearray, segment: int, transport: int, checksum: int
     return _VNET.pack(_NEEDS_CHECKSUM, kind, len(header), segment, transport, checksum)
 
 
+class LinkTun:
+    """In place of a TUN: a link whose far end is a userspace stack's, shared by all workers."""
+
+    def __init__(self, workers: int = 1) -> None:
+        self._engine_end, self._stack_end, self.link_flags = link_pair()
+        self._workers = workers
+        self._closed = False
+
+    @property
+    def fds(self) -> list[int]:
+        """One descriptor a worker, all the same; [] when closed."""
+        return [] if self._closed else [self._engine_end.fileno()] * self._workers
+
+    @property
+    def stack_link(self) -> tuple[int, int]:
+        """The stack's descriptor and the link's flags."""
+        return self._stack_end.fileno(), self.link_flags
+
+    def close(self) -> None:
+        """Close both ends; safe to call again."""
+        self._closed = True
+        self._engine_end.close()
+        self._stack_end.close()
+
+
 def link_pair() -> tuple[socket.socket, socket.socket, int]:
     """Return both ends of a new link and its TC_LINK_* flags: one for an engine, one for a stack.
 

@@ -13,11 +13,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv6Address
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -26,6 +24,7 @@ from providers.wireguard.device import Device
 from providers.wireguard.fromconfig import change_between, first_change, literal
 from providers.wireguard.messages import SECOND
 from providers.wireguard.saved import save
+from providers.wireguard.scopes import numbered
 from providers.wireguard.snapshot import check_change
 from providers.wireguard.status import peer_report, tunnel_status
 from providers.wireguard.uapi_socket import DIRECTORY, UapiServer
@@ -102,7 +101,7 @@ class WireGuardProvider(PacketTunnelProvider):
             for worker, link in enumerate(context.links):
                 self._engine.attach_link(worker, link, context.link_flags, context.mtu)
             self._attach_outer()
-            self._device.configure(_numbered(change), self._engine.now())
+            self._device.configure(numbered(change), self._engine.now())
             self._permit(change.peers)
         finally:
             change.wipe()
@@ -163,6 +162,10 @@ class WireGuardProvider(PacketTunnelProvider):
             self._device.path_changed(self._engine.now())
             self._look_up(self.context.config)
         self._settle()
+
+    def stack_port(self) -> Engine:
+        """Let the session's own stack share the engine."""
+        return self.engine
 
     def mtu_changed(self, mtu: int) -> None:
         """Pad up to another MTU from now on."""
@@ -267,7 +270,7 @@ class WireGuardProvider(PacketTunnelProvider):
         change = PeerChange(public_key, update_only=True, endpoint=(addresses[0], endpoint.port))
         self._permit((change,))
         now = self.engine.now()
-        self.device.configure(_numbered(DeviceChange(peers=(change,))), now)
+        self.device.configure(numbered(DeviceChange(peers=(change,))), now)
         if public_key in self.device.peers.by_key:
             self.device.connect(public_key, now)
         self._settle()
@@ -285,7 +288,7 @@ class WireGuardProvider(PacketTunnelProvider):
         The sockets come first, since only they can refuse (the port may be taken); after that
         nothing can fail.
         """
-        change = _numbered(change)
+        change = numbered(change)
         check_change(change)
         self._permit(change.peers, change.fwmark)
         if change.listen_port is not None:
@@ -300,9 +303,9 @@ class WireGuardProvider(PacketTunnelProvider):
         old, outer = self.context.config, self.context.outer
         change = change_between(old, config)
         try:
-            numbered = _numbered(change)
-            check_change(numbered)
-            self._permit(numbered.peers)
+            placed = numbered(change)
+            check_change(placed)
+            self._permit(placed.peers)
             old_port = outer.port
             if config.interface.listen_port != old.interface.listen_port:
                 self._set_port(config.interface.listen_port)
@@ -311,7 +314,7 @@ class WireGuardProvider(PacketTunnelProvider):
             except BaseException:
                 self._set_port(old_port)
                 raise
-            self.device.configure(numbered, self.engine.now())
+            self.device.configure(placed, self.engine.now())
         finally:
             change.wipe()
         self._look_up(config, old)
@@ -372,26 +375,6 @@ class WireGuardProvider(PacketTunnelProvider):
         if self._device is None or self._engine is None:
             return {}
         return {**self._engine.counters(), **self._device.counts}
-
-
-def _numbered(change: DeviceChange) -> DeviceChange:
-    """Return a change in which the scopes of link-local endpoints are interface numbers."""
-    return replace(change, peers=tuple(_numbered_peer(peer) for peer in change.peers))
-
-
-def _numbered_peer(peer: PeerChange) -> PeerChange:
-    if peer.endpoint is None:
-        return peer
-    address, port = peer.endpoint
-    scope = address.scope_id if isinstance(address, IPv6Address) else None
-    if scope is None or scope.isdigit():
-        return peer
-    try:
-        number = socket.if_nametoindex(scope)
-    except OSError as error:
-        raise ValueError(f"endpoint scope {scope!r} is not an interface of this machine") from error
-    plain = str(address).partition("%")[0]
-    return replace(peer, endpoint=(IPv6Address(f"{plain}%{number}"), port))
 
 
 def _words(code: int) -> str:

@@ -24,6 +24,7 @@ from tunnel.daemon import status as states
 from tunnel.daemon.barrier import Barrier
 from tunnel.daemon.follower import Follower
 from tunnel.daemon.grace import Grace
+from tunnel.daemon.inside import InTunnel
 from tunnel.daemon.machine import Machine
 from tunnel.daemon.report import stats_report, status_report
 from tunnel.daemon.status import Ending
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 STEP_SECONDS: Final = 10
 
 
-class TunnelSession:
+class TunnelSession(InTunnel):
     """Runs a provider's tunnel on this machine.
 
         async with TunnelSession(LoopbackProvider(), name="loop0") as session:
@@ -98,15 +99,9 @@ class TunnelSession:
         self._reported = (TunnelStatus.CONNECTING, "")
         self.barrier = Barrier(self.interface, self.config.routing, self.machine, self.log)
         self._underlay = Underlay(
-            self.machine,
-            self.policy,
-            self.overrides,
-            self.interface,
-            self.workers,
-            self.log,
-            self.config,
-            self.barrier,
-        )
+            self.machine, self.policy, self.overrides, self.interface, self.workers, self.log,
+            self.config, self.barrier,
+        )  # fmt: skip
         self._follower = Follower(self._underlay, self.provider, self._show_reported, self.log)
         self._grace = Grace(self._no_network)
         self._dns = self.machine.dns(self.log.info)
@@ -173,6 +168,7 @@ class TunnelSession:
             await self.set_routing(old.routing)
             raise
         self.config = config
+        self._net_reloaded(config)
         if config.binding != old.binding or config.interfaces != old.interfaces:
             await self.set_policy(policy or self.policy, config.interfaces)
 
@@ -376,6 +372,7 @@ class TunnelSession:
     # ---- the status ----
 
     def _show_reported(self) -> None:
+        self._net_sees(self.path)
         waiting = self._underlay.waiting
         self._show(*states.seen(*self._reported, waiting))
         lost = waiting if self.status is TunnelStatus.REASSERTING else ""

@@ -353,6 +353,17 @@ class Endpoint:
             self._keep_alive(now)
         self.sender.handle_timeout(now)
 
+    def nudge(self, now: int) -> None:
+        """The path may be another one: send what waits for an answer, or ask for one, now."""
+        recovery = self.sender.recovery
+        recovery.trip.end_back_off()
+        if not self.sender.open:
+            recovery.send_all_again()
+        elif len(recovery.flight):
+            recovery.probe = True
+        elif self.state not in (State.CLOSED, State.TIME_WAIT):
+            self._outbox.append(self._segment(self.sender.nxt - 1, _ACK, now))
+
     def _keep_alive(self, now: int) -> None:
         """A segment just below the window, which must be answered (RFC 9293, section 3.8.4)."""
         if self._probes >= self.settings.keepalive_count:

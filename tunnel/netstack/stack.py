@@ -86,11 +86,12 @@ class Stack:
     def _count(self, reason: str) -> None:
         self.counters[reason] = self.counters.get(reason, 0) + 1
 
-    def configure(self, addresses: Iterable[bytes], mtu: int) -> None:
-        """Go over to other addresses and another MTU; what is open on an old address is reset."""
+    def configure(self, addresses: Iterable[bytes], mtu: int, now: int) -> None:
+        """Go over to other addresses and another MTU; what is open on an old address ends."""
         self.addresses = tuple(addresses)
         self._own = frozenset(self.addresses)
         self.mtu = mtu
+        self.tcp.leave(self._own, now)
 
     # ---- ways ----
 

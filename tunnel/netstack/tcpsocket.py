@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tunnel.netstack.connection import Connection
 from tunnel.netstack.endpoint import Reason
@@ -11,8 +11,18 @@ from tunnel.netstack.ip import Route
 from tunnel.netstack.settings import Settings
 from tunnel.netstack.states import State
 
-if TYPE_CHECKING:
-    from tunnel.netstack.tcp import TcpLayer
+
+class Layer(Protocol):
+    """What sockets ask of the layer that has them."""
+
+    def touch(self, socket: TcpSocket) -> None:
+        """Give a socket its turn."""
+
+    def orphan(self, socket: TcpSocket, now: int) -> None:
+        """The owner has closed."""
+
+    def forget_listener(self, listener: Listener) -> None:
+        """Accept no more."""
 
 
 class Place(NamedTuple):
@@ -39,7 +49,7 @@ class TcpSocket:
     )  # fmt: skip
 
     def __init__(
-        self, layer: TcpLayer, connection: Connection, key: bytes, route: Route, local_port: int,
+        self, layer: Layer, connection: Connection, key: bytes, route: Route, local_port: int,
         remote_port: int,
     ) -> None:  # fmt: skip
         self._layer = layer
@@ -115,7 +125,7 @@ class Listener:
     """A port that accepts. `accepted` of its owner is called by who drives the stack."""
 
     def __init__(
-        self, layer: TcpLayer, address: bytes | None, port: int, backlog: int, settings: Settings
+        self, layer: Layer, address: bytes | None, port: int, backlog: int, settings: Settings
     ) -> None:
         self._layer = layer
         self.address = address

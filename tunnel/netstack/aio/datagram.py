@@ -10,7 +10,7 @@ from tunnel.netstack.tcpsocket import Place
 from tunnel.netstack.udp import UdpSocket
 
 if TYPE_CHECKING:
-    from tunnel.netstack.aio.net import NetStack
+    from tunnel.netstack.aio.loop import StackLoop
 
 
 class UdpTransport(asyncio.DatagramTransport):
@@ -19,7 +19,7 @@ class UdpTransport(asyncio.DatagramTransport):
     """
 
     def __init__(
-        self, net: NetStack, socket: UdpSocket, protocol: asyncio.DatagramProtocol
+        self, net: StackLoop, socket: UdpSocket, protocol: asyncio.DatagramProtocol
     ) -> None:
         super().__init__()
         self._net = net

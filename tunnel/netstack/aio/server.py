@@ -14,7 +14,7 @@ from tunnel.netstack.aio.transport import TcpTransport
 from tunnel.netstack.tcpsocket import Listener, TcpSocket
 
 if TYPE_CHECKING:
-    from tunnel.netstack.aio.net import NetStack
+    from tunnel.netstack.aio.loop import StackLoop
 
 
 class StackServer:
@@ -22,7 +22,7 @@ class StackServer:
 
     def __init__(
         self,
-        net: NetStack,
+        net: StackLoop,
         listener: Listener,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         context: ssl.SSLContext | None = None,

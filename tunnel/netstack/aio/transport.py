@@ -19,7 +19,7 @@ from tunnel.netstack.endpoint import Event, EventKind, Reason
 from tunnel.netstack.tcpsocket import TcpSocket
 
 if TYPE_CHECKING:
-    from tunnel.netstack.aio.net import NetStack
+    from tunnel.netstack.aio.loop import StackLoop
 
 READ_BYTES: Final = 256 * 1024
 HIGH_WATER: Final = 256 * 1024
@@ -36,7 +36,7 @@ class TcpTransport(asyncio.Transport):
 
     def __init__(
         self,
-        net: NetStack,
+        net: StackLoop,
         socket: TcpSocket,
         waiter: asyncio.Future[None] | None = None,
     ) -> None:

@@ -1,0 +1,201 @@
+"""The table of TCP connections: names, ports, and how a connection is made."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from tunnel.netstack.budget import Pool, RateLimit
+from tunnel.netstack.connection import Connection
+from tunnel.netstack.cookies import Cookies
+from tunnel.netstack.endpoint import Event
+from tunnel.netstack.ip import ECT0, TCP, Outgoing, Route
+from tunnel.netstack.ports import Numbers
+from tunnel.netstack.rtt import SECOND
+from tunnel.netstack.segment import Segment, render_header
+from tunnel.netstack.settings import Settings
+from tunnel.netstack.tcpsocket import Listener, TcpSocket
+from tunnel.netstack.timers import Timers
+from tunnel.netstack.timewait import TimeWait
+
+MOST_ORPHANS: Final = 8192
+_CHECKSUM: Final = 16  # the field's offset in the header
+
+
+class TcpTable:
+    """Connections by name, listeners by address and port; `outbox` leaves at once."""
+
+    def __init__(
+        self,
+        numbers: Numbers,
+        secret: bytes,
+        settings: Settings,
+        count: Callable[[str], None],
+        *,
+        memory: int = 64 << 20,
+    ) -> None:
+        self.sockets: dict[bytes, TcpSocket] = {}
+        self.time_wait = TimeWait()
+        self.timers: Timers[TcpSocket] = Timers()
+        self.settings = settings
+        self.outbox: list[Outgoing] = []
+        self._numbers = numbers
+        self._cookies = Cookies(secret)
+        self._count = count
+        self._listeners: dict[tuple[bytes | None, int], Listener] = {}
+        self._events: list[tuple[TcpSocket, Event]] = []
+        self._busy: dict[TcpSocket, None] = {}
+        self._orphans: dict[TcpSocket, None] = {}
+        self._pool = Pool(memory)
+        self._limit = RateLimit(1000, SECOND)
+        self._sized: dict[tuple[int, int, Settings], Settings] = {}
+
+    # ---- opening ----
+
+    def connect(
+        self,
+        route: Route,
+        remote_port: int,
+        now: int,
+        *,
+        local_port: int = 0,
+        settings: Settings | None = None,
+    ) -> TcpSocket:
+        """Open a connection. OSError: EADDRINUSE, or EADDRNOTAVAIL where no port is left."""
+        ends = route.source + route.destination
+        there = remote_port.to_bytes(2, "big")
+
+        def free(port: int) -> bool:
+            return self.is_free(route, port, remote_port, now)
+
+        if local_port:
+            port: int | None = local_port if free(local_port) else None
+            code = errno.EADDRINUSE
+        else:
+            port = self._numbers.port(ends + there, free)
+            code = errno.EADDRNOTAVAIL
+        if port is None:
+            raise OSError(code, os.strerror(code))
+        socket = self._make(route, port, remote_port, settings or self.settings, now)
+        socket.connection.connect(now)
+        self.touch(socket)
+        return socket
+
+    def is_free(self, route: Route, port: int, remote_port: int, now: int) -> bool:
+        """Whether a connection of this name could be opened."""
+        key = key_of(route, port, remote_port)
+        remnant = self.time_wait.get(key)
+        if remnant is not None and not remnant.may_be_reopened(now):
+            return False
+        return key not in self.sockets and not self._listens(route.source, port)
+
+    def _make(
+        self, route: Route, port: int, remote_port: int, settings: Settings, now: int,
+        iss: int | None = None,
+    ) -> TcpSocket:  # fmt: skip
+        key = key_of(route, port, remote_port)
+        flow = flow_of(route, port, remote_port)
+        if iss is None:
+            iss = self._numbers.sequence(flow, now)
+            old = self.time_wait.take(key)
+            if old is not None and (iss - old.sent) & 0x80000000:
+                iss = (old.sent + 0x20000) & 0xFFFFFFFF  # RFC 9293, section 3.4.1
+        connection = Connection(
+            port,
+            remote_port,
+            iss=iss,
+            settings=self._sized_for(settings, route),
+            clock_offset=self._numbers.clock_offset(flow),
+            pool=self._pool,
+            limit=self._limit,
+        )
+        socket = TcpSocket(self, connection, key, route, port, remote_port)
+        self.sockets[key] = socket
+        return socket
+
+    def _sized_for(self, settings: Settings, route: Route) -> Settings:
+        """Return the settings with the segment size that fits the route."""
+        known = (route.version, route.mtu, settings)
+        found = self._sized.get(known)
+        if found is None:
+            if len(self._sized) > 256:
+                self._sized.clear()
+            overhead, least = (40, 536) if route.version == 4 else (60, 1220)
+            found = replace(settings, segment=max(route.mtu - overhead, 88), peer_segment=least)
+            self._sized[known] = found
+        return found
+
+    def _listens(self, address: bytes, port: int) -> Listener | None:
+        return self._listeners.get((address, port)) or self._listeners.get((None, port))
+
+    # ---- turns ----
+
+    def touch(self, socket: TcpSocket) -> None:
+        """Something happened to a connection: it gets its turn."""
+        self._busy[socket] = None
+
+    def _say(self, route: Route, segment: Segment) -> None:
+        self.outbox.append(render(route, segment))
+
+    def _drop(self, socket: TcpSocket) -> None:
+        """Forget a connection; its owner may still read what came."""
+        if self.sockets.get(socket.key) is socket:
+            del self.sockets[socket.key]
+        self._orphans.pop(socket, None)
+        if socket.listener is not None:
+            socket.listener.half_open.pop(socket, None)
+        self.timers.set(socket, None)
+        self._events += [(socket, event) for event in socket.connection.take_events()]
+
+    def orphan(self, socket: TcpSocket, now: int) -> None:
+        """The owner has closed. Beyond MOST_ORPHANS the oldest is reset."""
+        socket.orphan = True
+        if self.sockets.get(socket.key) is not socket:
+            return
+        self._orphans[socket] = None
+        if len(self._orphans) > MOST_ORPHANS:
+            oldest = next(iter(self._orphans))
+            del self._orphans[oldest]
+            oldest.abort(now)
+        self.touch(socket)
+
+    def forget_listener(self, listener: Listener) -> None:
+        """Accept no more; half-open connections are dropped."""
+        self._listeners.pop((listener.address, listener.port), None)
+        for socket in list(listener.half_open):
+            self._drop(socket)
+
+    def uses(self, port: int) -> bool:
+        """Whether a connection, what is left of one, or a listener has a local port."""
+        return (
+            any(there == port for _, there in self._listeners)
+            or any(socket.local_port == port for socket in self.sockets.values())
+            or self.time_wait.uses(port)
+        )
+
+
+def key_of(route: Route, port: int, remote_port: int) -> bytes:
+    """Return the name of a connection as it lies in the packets that arrive for it."""
+    ports = remote_port.to_bytes(2, "big") + port.to_bytes(2, "big")
+    return route.destination + route.source + ports
+
+
+def render(route: Route, segment: Segment) -> Outgoing:
+    """Return the packet, or unit, of a segment."""
+    return route.transport(
+        TCP,
+        render_header(segment),
+        segment.payload,
+        _CHECKSUM,
+        ds=ECT0 if segment.capable else 0,
+        segment=segment.cut,
+    )
+
+
+def flow_of(route: Route, port: int, remote_port: int) -> bytes:
+    """Return a connection's name as secrets are drawn for it: our end first."""
+    ours, theirs = port.to_bytes(2, "big"), remote_port.to_bytes(2, "big")
+    return route.source + ours + route.destination + theirs
