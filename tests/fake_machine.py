@@ -172,7 +172,7 @@ class FakeMachine(Machine):
     def monitor(self, policy: Any, overrides: Mapping[str, Any], name: str) -> Any:
         return self.fake_monitor
 
-    def routes(self, log: Callable[[str], None]) -> Any:
+    def routes(self, log: Callable[[str], None], name: str) -> Any:
         return self.fake_routes
 
     def watch(

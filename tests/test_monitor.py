@@ -23,7 +23,7 @@ from tunnel.policy.rtnl import (
     Route,
     Rule,
 )
-from tunnel.policy.state import NetworkState, Override, build_state
+from tunnel.policy.state import NetworkState, Override, Said, Sources, build_state
 from tunnel.settings import Address
 
 ANY4, ANY6 = ip_network("0.0.0.0/0"), ip_network("::/0")
@@ -68,8 +68,12 @@ def no_servers(name: str, index: int, known: tuple[Address, ...]) -> tuple[Addre
     return known
 
 
-def build(dump: Dump, **overrides: Override) -> NetworkState:
-    return build_state(dump, overrides, facts=facts, servers=no_servers)
+def no_search(name: str, index: int) -> tuple[str, ...]:
+    return ()
+
+
+def build(dump: Dump, said: dict[str, Said] | None = None, **overrides: Override) -> NetworkState:
+    return build_state(dump, overrides, Sources(facts, no_servers, no_search, said or {}))
 
 
 def interfaces(state: NetworkState) -> dict[str, Any]:

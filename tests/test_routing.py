@@ -16,7 +16,7 @@ from tunnel.policy.numbers import BANDS, PROTOCOL, SLOTS, TABLE_MAIN, Numbers
 from tunnel.policy.path import Path, PathStatus
 from tunnel.policy.routing import Desired, desired, rule_base, tunnel_mtu
 from tunnel.policy.rtnl import RTN_THROW, SCOPE_LINK, Dump, Link, LinkAddress, Route, Rule
-from tunnel.policy.slot import Slot
+from tunnel.policy.slot import Note, Slot
 from tunnel.settings import Table, TunnelSettings
 
 NUMBERS = Numbers()
@@ -78,12 +78,12 @@ def test_the_whole_state_of_a_bound_default_route_tunnel() -> None:
     assert shown(desired(settings, "tt0", BOUND, DUMP, slot=1)) == [
         "-4 7401: oif wwan0 lookup 74065",
         "-4 7417: from 10.2.0.2/32 lookup 74065",
-        "-4 7433: lookup 254 suppress 0",
-        "-4 7449: not fwmark 0x7401 lookup 74064",
+        "-4 7481: lookup 254 suppress 0",
+        "-4 7513: not fwmark 0x7401 lookup 74064",
         "-6 7401: oif wwan0 lookup 74065",
         "-6 7417: from fd00:2::2/128 lookup 74065",
-        "-6 7433: lookup 254 suppress 0",
-        "-6 7449: not fwmark 0x7401 lookup 74064",
+        "-6 7481: lookup 254 suppress 0",
+        "-6 7513: not fwmark 0x7401 lookup 74064",
         "74064: 0.0.0.0/0 dev 9",
         "74064: throw 198.51.100.0/24 dev 0",
         "74064: ::/0 dev 9",
@@ -95,7 +95,7 @@ def test_the_whole_state_of_a_bound_default_route_tunnel() -> None:
 
 def test_unbound_has_no_interface_tables() -> None:
     assert desired(TunnelSettings(), None, UNBOUND, DUMP, 0) == Desired()
-    assert {r.preference for r in desired(FULL, "tt0", UNBOUND, DUMP, 0).rules} == {7432, 7448}
+    assert {r.preference for r in desired(FULL, "tt0", UNBOUND, DUMP, 0).rules} == {7480, 7512}
 
 
 @pytest.mark.parametrize(
@@ -179,11 +179,11 @@ def test_a_route_whose_gateway_is_not_on_link_any_more_is_not_copied() -> None:
         ((), 7400),
         (
             (Rule(4, 7399, 51820, mark=1, invert=True), Rule(4, 7398, 254, suppress_prefixlen=0)),
-            7320,
+            7256,
         ),
-        ((Rule(6, 5270, 52),), 5192),
-        ((Rule(4, 7464, 99),), 7400),
-        ((Rule(4, 7463, 99),), 7384),
+        ((Rule(6, 5270, 52),), 5128),
+        ((Rule(4, 7528, 99),), 7400),
+        ((Rule(4, 7527, 99),), 7384),
         ((Rule(4, 3, 99),), 8),
         ((Rule(4, 100, 99, source=ip_network("10.0.0.0/8")),), 7400),
         ((Rule(4, 100, 99, oif="eth0"),), 7400),
@@ -321,17 +321,32 @@ def test_slots_are_exclusive_and_notes_survive(tmp_path: FilePath) -> None:
     first, second = Slot.take(tmp_path), Slot.take(tmp_path)
     assert (first.number, second.number) == (0, 1)
     assert Slot.take_if_free(0, tmp_path) is None
-    first.record("a longer note")
-    first.record("0")
-    assert first.note() == "0"
-    assert second.others() == ["0"]
+    first.record(Note("a longer name", True, "1"))
+    first.record(Note("tt0", src_valid_mark="0"))
+    assert first.note() == Note("tt0", src_valid_mark="0")
+    assert second.others() == {0: first.note()}
     first.release()
     first.release()
     again = Slot.take(tmp_path)
-    assert (again.number, again.note()) == (0, "")
+    assert (again.number, again.note()) == (0, Note())
     second.release()
     again.release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_slot_is_for_the_tunnel_that_closed_it(tmp_path: FilePath) -> None:
+    first, second = Slot.take(tmp_path), Slot.take(tmp_path)
+    second.record(Note("tt1", closed=True))
+    for slot in (first, second):
+        slot.release(keep=slot is second)
+    others = [Slot.take(tmp_path, name) for name in ("tt0", "tt2")]
+    assert [slot.number for slot in others] == [0, 2]
+    back = Slot.take(tmp_path, "tt1")
+    assert (back.number, back.note()) == (1, Note("tt1", closed=True))
+    for slot in (*others, back):
+        slot.release()
+    assert list(tmp_path.iterdir()) == []
+    assert Note.parse("0") == Note.parse("") == Note.parse('{"name": "x"}') == Note()
 
 
 def test_numbers_do_not_overlap() -> None:

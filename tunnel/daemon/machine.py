@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tunnel.policy.apply import MachineRoutes
     from tunnel.policy.binding import PathPolicy
     from tunnel.policy.dnsapply.machinedns import MachineDNS
+    from tunnel.policy.keeper import Keeper
     from tunnel.policy.killswitch.switch import KillSwitch
     from tunnel.policy.monitor import PathMonitor
     from tunnel.policy.path import Path
@@ -64,9 +65,11 @@ class Machine:
         self, policy: PathPolicy, overrides: Mapping[str, InterfaceOverride], name: str
     ) -> PathMonitor:
         """Return the monitor of every path but the tunnel's own interface."""
+        from tunnel.policy.managers import machine_bus
         from tunnel.policy.monitor import PathMonitor
 
-        return PathMonitor(policy, self.overrides(overrides), exclude={name})
+        known = self.overrides(overrides)
+        return PathMonitor(policy, known, exclude={name}, bus=machine_bus())
 
     def overrides(self, overrides: Mapping[str, InterfaceOverride]) -> dict[str, Override]:
         """Return what the user knows better of interfaces, checked. Raises ConfigError."""
@@ -74,11 +77,17 @@ class Machine:
 
         return {key: Override.from_config(key, value) for key, value in overrides.items()}
 
-    def routes(self, log: Callable[[str], None]) -> MachineRoutes:
-        """Return the keeper of addresses, MTU, routes and rules."""
+    def routes(self, log: Callable[[str], None], name: str) -> MachineRoutes:
+        """Return what makes addresses, MTU, routes and rules of the tunnel of that name."""
         from tunnel.policy.apply import MachineRoutes
 
-        return MachineRoutes(log=log)
+        return MachineRoutes(name=name, log=log)
+
+    def keeper(self, routes: MachineRoutes, log: Callable[[str], None]) -> Keeper:
+        """Return what puts back routes and rules that others removed."""
+        from tunnel.policy.keeper import Keeper
+
+        return Keeper(routes, log)
 
     def dns(self, log: Callable[[str], None]) -> MachineDNS:
         """Return the keeper of the machine's resolvers."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tunnel.policy.path import Path
 from tunnel.provider import TunnelStatus
+from tunnel.settings import Address
+from tunnel.values import BadValue, address, endpoint
 
 SCHEMA: Final = 1
 
@@ -60,3 +63,12 @@ def path_report(path: Path) -> dict[str, Any]:
 def stats_report(interface: str, counters: Mapping[str, int]) -> dict[str, Any]:
     """Return the answer to `tunnelctl stats --json`: every counter by its name."""
     return {"schema": SCHEMA, "interface": interface, "counters": dict(counters)}
+
+
+def endpoints(peers: Iterable[Mapping[str, Any]]) -> list[Address]:
+    """Return the addresses of a report's peers, as far as they are known."""
+    found = []
+    for peer in peers:
+        with contextlib.suppress(BadValue):
+            found.append(address(endpoint(peer.get("endpoint") or "").host))
+    return found

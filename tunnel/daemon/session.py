@@ -26,7 +26,7 @@ from tunnel.daemon.follower import Follower
 from tunnel.daemon.grace import Grace
 from tunnel.daemon.inside import InTunnel
 from tunnel.daemon.machine import Machine
-from tunnel.daemon.report import stats_report, status_report
+from tunnel.daemon.report import endpoints, stats_report, status_report
 from tunnel.daemon.status import Ending
 from tunnel.daemon.underlay import Underlay
 from tunnel.daemon.undo import Step, Undo
@@ -102,6 +102,7 @@ class TunnelSession(InTunnel):
             self.machine, self.policy, self.overrides, self.interface, self.workers, self.log,
             self.config, self.barrier,
         )  # fmt: skip
+        self._underlay.endpoints = lambda: endpoints(self.provider.peers())
         self._follower = Follower(self._underlay, self.provider, self._show_reported, self.log)
         self._grace = Grace(self._no_network)
         self._dns = self.machine.dns(self.log.info)

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from tunnel.policy.apply import MachineRoutes
     from tunnel.policy.binding import PathPolicy
     from tunnel.policy.interface import Interface
+    from tunnel.policy.keeper import Keeper
     from tunnel.policy.monitor import PathMonitor
     from tunnel.policy.path import Path
-    from tunnel.settings import RoutingPolicy
+    from tunnel.settings import Address, RoutingPolicy
 
 
 class Moved(Enum):
@@ -74,7 +75,9 @@ class Underlay:
         self._machine = machine
         self._policy = policy
         self._overrides = overrides
-        self._routes: MachineRoutes = machine.routes(log.info)
+        self._routes: MachineRoutes = machine.routes(log.info, name)
+        self._keeper: Keeper | None = None
+        self.endpoints: Callable[[], Iterable[Address]] = lambda: ()
         self._mover = Mover(policy.decide(()), _damping(config.binding))
         self._stirred = asyncio.Event()
         self._causes: list[str] = []
@@ -102,14 +105,18 @@ class Underlay:
     async def watch(self) -> None:
         """Remove what a crashed predecessor left, and learn the first path."""
         await self._routes.start()
-        self._monitor = await self._machine.monitor(
-            self._policy, self._overrides, self._name
-        ).__aenter__()
+        monitor = self._machine.monitor(self._policy, self._overrides, self._name)
+        self._keeper = self._machine.keeper(self._routes, self._log.warning)
+        monitor.observe = self._keeper.look
+        self._routes.endpoints = monitor.endpoints = lambda: self.endpoints()
+        self._monitor = await monitor.__aenter__()
         self._look()
 
     async def unwatch(self) -> None:
         """Stop following the path."""
         try:
+            if self._keeper is not None:
+                await self._keeper.aclose()
             if self._monitor is not None:
                 await self._monitor.aclose()
         finally:

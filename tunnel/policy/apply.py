@@ -11,63 +11,77 @@ the thread that made it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import TypeVar
 
 from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
-from tunnel.policy import guard, rtencode
+from tunnel.policy import guard, guardtable, rtencode
 from tunnel.policy.connection import Connection, Refusal
-from tunnel.policy.difference import Plan, plan
+from tunnel.policy.difference import Plan, damage, plan, without
+from tunnel.policy.loopguard import loop
 from tunnel.policy.numbers import SLOTS, Numbers
-from tunnel.policy.path import Path
+from tunnel.policy.path import Path, PathStatus
 from tunnel.policy.routing import Desired, desired
 from tunnel.policy.rtencode import Request
-from tunnel.policy.slot import RUN, Slot
-from tunnel.settings import RoutingPolicy, TunnelSettings
+from tunnel.policy.rtnl import Dump
+from tunnel.policy.slot import RUN, Note, Slot
+from tunnel.settings import Address, RoutingPolicy, TunnelSettings
 
 ATTEMPTS = 4
 """The network may change between reading and writing; then it is read and planned again."""
-NFT_TIMEOUT = 10.0
-_SRC_VALID_MARK = FilePath("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 _GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
 _THERE = (errno.EEXIST,)
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `apply` was asked for last."""
+
+    interface: str | None = None
+    settings: TunnelSettings = field(default_factory=TunnelSettings)
+    path: Path = field(default_factory=lambda: Path(PathStatus.UNSATISFIED, ""))
+    policy: RoutingPolicy = field(default_factory=RoutingPolicy)
+
+
 class MachineRoutes:
     """The routes, rules, addresses, MTU, sysctl and firewall table of one tunnel.
 
-    `log` gets lines for people: what was found from a crash, what cannot be done here.
+    `name` is the tunnel's: by it the next start knows a closed one's leavings for its own. `log`
+    gets lines for people: what was found from a crash, what cannot be done here. `endpoints` tells
+    the addresses of the tunnel's peers, for the loop guard.
     """
 
     def __init__(
         self,
         numbers: Numbers | None = None,
         *,
+        name: str = "",
         log: Callable[[str], None] = lambda line: None,
         run: FilePath = RUN,
     ) -> None:
         self.numbers = numbers or Numbers()
         self.in_force = Desired()
+        self.endpoints: Callable[[], Iterable[Address]] = lambda: ()
+        self._name = name
         self._log = log
         self._run = run
+        self._asked = Asked()
         self._slot: Slot | None = None
         self._connection: Connection | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._lock = asyncio.Lock()
-        self._rendered = ""
+        self._rendered: str | None = ""  # None: a crash may have left a table
 
     async def start(self) -> None:
         """Take a slot and remove what crashed tunnels left. `apply` does it when it is due.
 
-        Raises PrivilegeError, TunnelError.
+        What this tunnel's own crash left closed stays as it is. Raises PrivilegeError, TunnelError.
         """
         async with self._lock:
             await self._in_thread(self._start)
@@ -84,20 +98,32 @@ class MachineRoutes:
         `interface` is the tunnel's, None while it is not there: then only the path's own tables
         are made, and under include-all-networks the way past the tunnel is closed. Raises
         MissingFacilityError when it is not there, PrivilegeError, and TunnelError, which names
-        what the kernel refused.
+        what the kernel refused or the loop that this would make.
         """
         async with self._lock:
             await self._in_thread(self._start)
-            policy = policy or RoutingPolicy()
-            return await self._in_thread(lambda: self._apply(interface, settings, path, policy))
+            asked = Asked(interface, settings, path, policy or RoutingPolicy())
+            return await self._in_thread(lambda: self._apply(asked))
 
-    async def clear(self) -> None:
-        """Remove all that was made, and give the slot back; safe to call again."""
+    async def restore(self) -> list[str]:
+        """Put back what others removed of what is in force; return what it was, in words.
+
+        Only routes and rules that would be wanted now as well: others went with the network that
+        they were for, and the next `apply` sees to that. Raises TunnelError.
+        """
+        async with self._lock:
+            return [] if self._thread is None else await self._in_thread(self._restore)
+
+    async def clear(self, *, keep_closed: bool = False) -> None:
+        """Remove all that was made, and give the slot back; safe to call again.
+
+        `keep_closed` leaves the way past a tunnel that includes all networks closed.
+        """
         async with self._lock:
             if self._thread is None:
                 return
             try:
-                await self._in_thread(self._clear)
+                await self._in_thread(lambda: self._clear(keep_closed))
             finally:
                 self._thread.shutdown(wait=False)
                 self._thread = None
@@ -113,30 +139,39 @@ class MachineRoutes:
         if self._slot is not None:
             return
         self._connection = Connection()
-        self._slot = Slot.take(self._run)
-        left = _clean(self._connection, self._slot, self.numbers)
+        self._slot = slot = Slot.take(self._run, self._name)
+        note, left = slot.note(), 0
+        if note.closed:
+            self._log(f"{note.name} was left closed; it stays so until the tunnel is up")
+            self._rendered = None
+        else:
+            left += _clean(self._connection, slot, self.numbers)
+        slot.record(replace(slot.note(), name=self._name))
         for number in range(SLOTS):
-            if number != self._slot.number and (free := Slot.take_if_free(number, self._run)):
-                left += _clean(self._connection, free, self.numbers)
-                free.release()
+            if number == slot.number:
+                continue
+            if (free := Slot.take_if_free(number, self._run)) is not None:
+                closed = free.note().closed
+                left += 0 if closed else _clean(self._connection, free, self.numbers)
+                free.release(keep=closed)
         if left:
             self._log(f"removed {left} routes, rules and tables that a crashed tunneld left")
 
-    def _apply(
-        self,
-        interface: str | None,
-        settings: TunnelSettings,
-        path: Path,
-        policy: RoutingPolicy,
-    ) -> Desired:
+    def _apply(self, asked: Asked) -> Desired:
         slot, connection = self._held()
-        wanted, steps = Desired(), Plan()
+        closes = asked.policy.include_all_networks
+        if closes and not slot.note().closed:
+            slot.record(replace(slot.note(), closed=True))
+        wanted = Desired()
         problem: OSError | None = None
         for _ in range(ATTEMPTS):
             dump = connection.read()
-            if interface is not None and dump.link(interface) is None:
-                raise MissingFacilityError(f"interface {interface} is gone; start the tunnel again")
-            wanted = desired(settings, interface, path, dump, slot.number, self.numbers, policy)
+            if asked.interface is not None and dump.link(asked.interface) is None:
+                raise MissingFacilityError(
+                    f"interface {asked.interface} is gone; start the tunnel again"
+                )
+            wanted = self._wanted(asked, dump)
+            self._refuse_loop(wanted, asked.path, dump)
             steps = plan(wanted, dump, slot.number, self.numbers, self.in_force)
             if not steps:
                 break
@@ -146,12 +181,46 @@ class MachineRoutes:
                 problem = error
         else:
             raise _explained(problem)
-        self._guard(interface, wanted, slot)
-        self.in_force = wanted
+        self._guard(asked.interface, wanted, slot)
+        if slot.note().closed and not closes:
+            slot.record(replace(slot.note(), closed=False))
+        self._asked, self.in_force = asked, wanted
         return wanted
 
+    def _wanted(self, asked: Asked, dump: Dump) -> Desired:
+        slot, _ = self._held()
+        return desired(
+            asked.settings,
+            asked.interface,
+            asked.path,
+            dump,
+            slot.number,
+            self.numbers,
+            asked.policy,
+        )
+
+    def _refuse_loop(self, wanted: Desired, path: Path, dump: Dump) -> None:
+        slot, _ = self._held()
+        others = {note.name: number for number, note in slot.others().items() if note.name}
+        rest = without(dump, slot.number, self.numbers)
+        if said := loop(wanted, path, rest, self.endpoints(), others, self.numbers):
+            raise TunnelError(said)
+
+    def _restore(self) -> list[str]:
+        if self._slot is None:
+            return []
+        _, connection = self._held()
+        dump = connection.read()
+        missing = damage(self.in_force, dump, self._wanted(self._asked, dump))
+        if missing:
+            try:
+                _carry_out(connection, missing, 0)
+            except OSError as error:
+                raise _explained(error) from error
+        return [str(rule) for rule in missing.add_rules] + [str(r) for r in missing.add_routes]
+
     def _guard(self, interface: str | None, wanted: Desired, slot: Slot) -> None:
-        """Put the firewall table and the sysctl that go with a default route, or remove them."""
+        """Put the firewall table and the sysctl that go with the routes, or remove them."""
         text = ""
         if interface is not None and (wanted.guarded or wanted.enforced):
             text = guard.render(
@@ -159,11 +228,9 @@ class MachineRoutes:
             )
         if text == self._rendered:
             return
-        if text:
-            _claim_src_valid_mark(slot)
-        else:
-            _restore_src_valid_mark(slot)
-        if not _nft(text or guard.removal(slot.number)):
+        if not text:
+            guardtable.remove(slot)
+        elif not guardtable.put(slot, text):
             if wanted.enforced:
                 raise MissingFacilityError("enforce_routes needs the nft command; install nftables")
             self._log(
@@ -172,21 +239,25 @@ class MachineRoutes:
             )
         self._rendered = text
 
-    def _clear(self) -> None:
+    def _clear(self, keep_closed: bool) -> None:
         if self._slot is None:
             return
         slot, connection = self._held()
         dump = connection.read()
+        keep = keep_closed and self._asked.policy.include_all_networks
         wanted = Desired(link=self.in_force.link)
+        if keep:
+            nowhere = replace(self._asked, interface=None, path=Path(PathStatus.UNSATISFIED, ""))
+            wanted = replace(self._wanted(nowhere, dump), link=self.in_force.link)
         steps = plan(wanted, dump, slot.number, self.numbers, self.in_force)
         try:
             _carry_out(connection, steps, wanted.link)
             self._guard(None, wanted, slot)
         finally:
-            slot.release()
+            slot.release(keep=keep)
             connection.close()
             self._slot = self._connection = None
-            self.in_force = Desired()
+            self._asked, self.in_force = Asked(), Desired()
 
     def _held(self) -> tuple[Slot, Connection]:
         if self._slot is None or self._connection is None:
@@ -194,14 +265,31 @@ class MachineRoutes:
         return self._slot, self._connection
 
 
+def remove_left(name: str, numbers: Numbers | None = None, run: FilePath = RUN) -> int:
+    """Remove what the tunnel of this name left when it ended, closed or not, with no daemon.
+
+    Returns how many routes, rules and tables that were. A running tunnel is left alone. Raises
+    PrivilegeError, OSError.
+    """
+    connection, left = Connection(), 0
+    try:
+        for number in range(SLOTS):
+            if (slot := Slot.take_if_free(number, run)) is not None:
+                theirs = slot.note().name == name
+                left += _clean(connection, slot, numbers or Numbers()) if theirs else 0
+                slot.release(keep=not theirs and slot.note() != Note())
+    finally:
+        connection.close()
+    return left
+
+
 def _clean(connection: Connection, slot: Slot, numbers: Numbers) -> int:
     """Remove whatever a crashed holder of the slot left; return how much it was."""
     steps = plan(Desired(), connection.read(), slot.number, numbers)
     _carry_out(connection, steps, 0)
     left = len(steps.remove_rules) + len(steps.remove_routes)
-    if slot.note():
-        _restore_src_valid_mark(slot)
-        _nft(guard.removal(slot.number))
+    if slot.note().src_valid_mark:
+        guardtable.remove(slot)
         left += 1
     return left
 
@@ -241,37 +329,3 @@ def _explained(problem: OSError | None) -> TunnelError:
         )
     what = problem.refusal.request.what if isinstance(problem, _Refused) else "a change of routes"
     return TunnelError(f"the kernel refused {what}: {problem.strerror}")
-
-
-def _nft(text: str) -> bool:
-    """Run one nft transaction; False where there is no nft. Raises TunnelError."""
-    command = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
-    if command is None:
-        return False
-    done = subprocess.run(
-        [command, "-f", "-"], input=text, text=True, capture_output=True, timeout=NFT_TIMEOUT
-    )
-    if done.returncode:
-        raise TunnelError(f"nft refused the tunnel's table: {done.stderr.strip().splitlines()[0]}")
-    return True
-
-
-# src_valid_mark belongs to the whole namespace: whoever needs it first notes the value that was
-# there, later ones take over that note, and only the last one to need it restores it.
-
-
-def _claim_src_valid_mark(slot: Slot) -> None:
-    if slot.note():
-        return
-    with contextlib.suppress(OSError):
-        former = next((note for note in slot.others() if note), None)
-        slot.record(former or _SRC_VALID_MARK.read_text().strip())
-        _SRC_VALID_MARK.write_text("1")
-
-
-def _restore_src_valid_mark(slot: Slot) -> None:
-    former = slot.note()
-    slot.record("")
-    if former and not any(slot.others()):
-        with contextlib.suppress(OSError):
-            _SRC_VALID_MARK.write_text(former)

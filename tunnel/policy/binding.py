@@ -193,7 +193,9 @@ class BindingPolicy:
         allowed = [i for i in interfaces if not refused[i.name]]
         usable = sorted((i for i in allowed if i.usable), key=self._preference)
         if not usable:
-            return Path(PathStatus.UNSATISFIED, self._why_none(interfaces, refused), (), self.binds)
+            possible = any(interface.satisfiable for interface in allowed)
+            status = PathStatus.SATISFIABLE if possible else PathStatus.UNSATISFIED
+            return Path(status, self._why_none(interfaces, refused), (), self.binds)
         first = usable[0]  # avoided ones sort last: they stand by for when the others are gone
         rule = self._permitted_rank(first)
         because = (

@@ -33,16 +33,16 @@ _LINK_TYPES = {
     # Modems mostly; PPPoE and old VPNs look the same, hence no more than a guess.
     ARPHRD_PPP: (InterfaceType.CELLULAR, Confidence.GUESS),
 }
+TUNNEL_KINDS = frozenset(
+    ("tun", "wireguard", "amneziawg", "ovpn", "xfrm", "vti", "vti6", "ipip", "sit", "gre",
+     "gretap", "ip6tnl", "ip6gre", "ip6gretap", "erspan", "ip6erspan")
+)  # fmt: skip
 _KINDS = {
     "rmnet": InterfaceType.CELLULAR,
     "wwan": InterfaceType.CELLULAR,
-    **dict.fromkeys(
-        ("tun", "wireguard", "amneziawg", "ovpn", "xfrm", "vti", "vti6", "ipip", "sit", "gre",
-         "gretap", "ip6tnl", "ip6gre", "ip6gretap", "erspan", "ip6erspan"),
-        InterfaceType.TUNNEL,
-    ),
+    **dict.fromkeys(TUNNEL_KINDS, InterfaceType.TUNNEL),
     **dict.fromkeys(("bridge", "bond", "team", "vrf", "dummy", "ifb"), InterfaceType.OTHER),
-}  # fmt: skip
+}
 _USB_DRIVERS = dict.fromkeys(
     ("qmi_wwan", "cdc_mbim", "huawei_cdc_ncm", "sierra_net", "hso", "ipheth", "rndis_host"),
     InterfaceType.CELLULAR,
@@ -59,7 +59,9 @@ _NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of one interface before judging. `override` is the user's word."""
+    """What is known of one interface before judging. `override` is the user's word, `manager` that
+    of NetworkManager or ModemManager.
+    """
 
     name: str
     arphrd: int = ARPHRD_ETHER
@@ -70,13 +72,16 @@ class Facts:
     bluetooth: bool = False
     hardware: bool = False
     override: InterfaceType | None = None
+    manager: Classification | None = None
 
 
 def classify(facts: Facts) -> Classification:
     """Return the type with the best evidence; OTHER as a guess when there is none."""
     if facts.override is not None:
         return Classification(facts.override, "as configured", Confidence.CERTAIN)
-    # NetworkManager's device type and ModemManager's bearer belong here, ahead of sysfs.
+    # Phones and modems that look like Ethernet are just that to NetworkManager: asked below.
+    if facts.manager is not None and facts.manager.type is not InterfaceType.WIRED:
+        return facts.manager
     if facts.devtype in _DEVTYPES:
         evidence = f"sysfs DEVTYPE={facts.devtype}"
         return Classification(_DEVTYPES[facts.devtype], evidence, Confidence.CERTAIN)
@@ -93,6 +98,8 @@ def classify(facts: Facts) -> Classification:
     if facts.driver in _USB_DRIVERS:
         evidence = f"USB driver {facts.driver}"
         return Classification(_USB_DRIVERS[facts.driver], evidence, Confidence.LIKELY)
+    if facts.manager is not None:
+        return facts.manager
     if facts.hardware and facts.kind is None and facts.arphrd == ARPHRD_ETHER:
         return Classification(InterfaceType.WIRED, "Ethernet hardware", Confidence.LIKELY)
     for pattern, type_ in _NAMES:

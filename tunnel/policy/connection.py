@@ -35,6 +35,7 @@ TABLES_OF_OTHERS = 32
 _ATTEMPTS = 5
 _RECEIVE_BUFFER = 1 << 21
 _READ_SIZE = 1 << 18
+_NOTIFICATIONS = 1 << 20
 _BATCH = 64
 """Requests a send: the acknowledgements of all have to fit into the receive buffer."""
 _TIMEOUT = 10.0  # seconds; the kernel answers before send returns, but a lost answer must not hang
@@ -46,7 +47,7 @@ _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x4, 0x10, 0x30
 _NLM_F_ACK_TLVS = 0x200
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLMSGERR_ATTR_MSG = 1
-_HEADER = struct.Struct("=IHHII")
+_HEADER = rtdecode.HEADER
 _CODE = struct.Struct("=i")
 _LOCAL_TABLES = (0, 253, TABLE_MAIN, 255)
 
@@ -197,13 +198,7 @@ class Connection:
         self._socket.send(data)
 
     def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
-        """Yield (type, flags, sequence, payload) of each message of one datagram."""
-        data = memoryview(self._socket.recv(_READ_SIZE))
-        offset = 0
-        while offset + _HEADER.size <= len(data):
-            size, type_, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-            yield type_, flags, sequence, data[offset + _HEADER.size : offset + size]
-            offset += max(_HEADER.size, (size + 3) & ~3)
+        return rtdecode.messages(self._socket.recv(_READ_SIZE))
 
 
 def tables_of_others(rules: Iterable[Rule]) -> list[int]:
@@ -230,3 +225,16 @@ def _words(payload: memoryview) -> str:
         if kind == _NLMSGERR_ATTR_MSG:
             return bytes(value).rstrip(b"\0").decode(errors="replace")
     return ""
+
+
+def subscribe(*groups: int) -> socket.socket:
+    """Return a non-blocking socket with the notifications of these groups (RTNLGRP_*)."""
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    watch = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    try:
+        watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NOTIFICATIONS)
+        watch.bind((0, sum(1 << (group - 1) for group in groups)))
+    except OSError:
+        watch.close()
+        raise
+    return watch

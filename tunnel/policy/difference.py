@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunnel.policy.numbers import PROTOCOL, SLOTS, Numbers
 from tunnel.policy.routing import Desired
@@ -56,6 +56,34 @@ def plan(
             sorted((r for r in routes - wanted.routes if r.key not in kept), key=_order)
         ),
         remove_addresses=tuple(sorted((ours & addresses) - wanted.addresses, key=str)),
+    )
+
+
+def damage(in_force: Desired, dump: Dump, wanted: Desired | None = None) -> Plan:
+    """Return what was in force, has gone, and would still be `wanted` (None: all of it).
+
+    Routes over a link that is down went with it, which is the kernel's doing and nobody's fault.
+    """
+    up = {0, *(link.index for link in dump.links if link.up)}
+    routes = {replace(r, usable=True) for r in dump.routes if r.protocol == PROTOCOL}
+    rules = {rule for rule in dump.rules if rule.protocol == PROTOCOL}
+    lost_routes = {r for r in in_force.routes if r.index in up and r not in routes}
+    lost_rules = in_force.rules - rules
+    if wanted is not None:
+        lost_routes &= wanted.routes
+        lost_rules &= wanted.rules
+    return Plan(
+        add_routes=tuple(sorted(lost_routes, key=lambda r: (r.gateway is not None, _order(r)))),
+        add_rules=tuple(sorted(lost_rules, key=_rule_order)),
+    )
+
+
+def without(dump: Dump, slot: int, numbers: Numbers) -> Dump:
+    """Return a reading without what this slot made."""
+    return replace(
+        dump,
+        routes=tuple(r for r in dump.routes if not _is_our_route(r, slot, numbers, 0)),
+        rules=tuple(r for r in dump.rules if not is_our_rule(r, slot, numbers)),
     )
 
 

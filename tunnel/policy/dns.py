@@ -20,6 +20,8 @@ from tunnel.settings import Address
 _ROOT = Path("/")
 _SERVERS = re.compile(r"^(?:SERVERS|DNS|dns)=(.*)$", re.MULTILINE)
 _NAMESERVER = re.compile(r"^\s*nameserver\s+(\S+)", re.MULTILINE)
+_DOMAINS = re.compile(r"^DOMAINS=(.*)$", re.MULTILINE)
+_SEARCH = re.compile(r"^\s*(?:search|domain)\s+(.*)$", re.MULTILINE)
 _LEASE = re.compile(r"^lease\s*\{(.*?)^\}", re.MULTILINE | re.DOTALL)
 _LEASE_INTERFACE = re.compile(r'interface\s+"([^"]+)"')
 _LEASE_SERVERS = re.compile(r"option\s+(?:domain-name-servers|dhcp6\.name-servers)\s+([^;]+);")
@@ -45,6 +47,19 @@ def dns_servers(
     for source in sources:
         if servers := _addresses(source(), name):
             return servers
+    return ()
+
+
+def search_domains(name: str, index: int, *, root: Path = _ROOT) -> tuple[str, ...]:
+    """Return the search domains of an interface, in their order; empty when none is known."""
+    places = (
+        (_DOMAINS, root / "run/systemd/resolve/netif" / str(index)),
+        (_DOMAINS, root / "run/systemd/netif/links" / str(index)),
+        (_SEARCH, root / "etc/resolv.conf"),
+    )
+    for pattern, path in places:
+        if found := [word for line in pattern.findall(_text(path)) for word in line.split()]:
+            return tuple(dict.fromkeys(word.rstrip(".").lower() for word in found))
     return ()
 
 

@@ -42,8 +42,12 @@ class Interface:
     """An interface with the state that decides whether a tunnel may use it now.
 
     `addresses` holds those past duplicate address detection only. `routed` holds the IP versions
-    (4, 6) for which a default route on this interface is there. `reason` says in words why it
-    is not usable, and is empty when it is.
+    (4, 6) for which a default route on this interface is there (over a tunnel any route counts).
+    `routers` are the link-layer addresses of the gateways, in their order, empty strings where
+    unknown: they, `ssid`, `dns` and `search` tell one network from another. `operator`, `roaming`
+    and `ssid` are None where nobody knows. `waiting` is what a network manager says of an interface
+    that it could connect, `cut_off` names another program's rule that lets nothing over it.
+    `reason` says in words why the interface is not usable, and is empty when it is.
     """
 
     index: int
@@ -60,6 +64,13 @@ class Interface:
     expensive: bool = False
     constrained: bool = False
     ultra_constrained: bool = False
+    routers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    ssid: str | None = None
+    operator: str | None = None
+    roaming: bool | None = None
+    waiting: str = ""
+    cut_off: str = ""
 
     @property
     def type(self) -> InterfaceType:
@@ -69,12 +80,16 @@ class Interface:
     @property
     def reason(self) -> str:
         """Why the interface cannot carry the tunnel now; empty when it can."""
+        if self.waiting and not self.routed:
+            return self.waiting
         if not self.up:
             return "is down"
         if not self.carrier:
             return "has no carrier"
         if not self.addresses:
             return "has no address yet"
+        if self.cut_off:
+            return f"is cut off by {self.cut_off}"
         if not self.routed:
             return "has no default route"
         return ""
@@ -83,3 +98,8 @@ class Interface:
     def usable(self) -> bool:
         """Whether it can carry the tunnel now."""
         return not self.reason
+
+    @property
+    def satisfiable(self) -> bool:
+        """Whether it could if somebody connected it or brought it up."""
+        return not self.usable and (bool(self.waiting) or not self.up)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
-from tunnel.policy.numbers import PROTOCOL, SLOTS, TABLE_MAIN, TABLES_PER_SLOT, Numbers
+from tunnel.policy.numbers import PROTOCOL, SLOTS, TABLE_MAIN, TABLES_PER_SLOT, Band, Numbers
 from tunnel.policy.path import Path
 from tunnel.policy.rtnl import RTN_UNICAST, Dump, Route, Rule
 
@@ -29,7 +29,7 @@ class Place:
     base: int
     numbers: Numbers
 
-    def preference(self, band: int) -> int:
+    def preference(self, band: Band) -> int:
         """Return the tunnel's preference in a band (numbers.py)."""
         return self.base + band * SLOTS + self.slot
 
@@ -49,7 +49,7 @@ def interface_tables(
         table = place.numbers.interface_table(place.slot, position)
         routes += _copied(dump, interface.index, table)
         rules += [
-            Rule(v, place.preference(0), table, PROTOCOL, oif=interface.name, mark=mark)
+            Rule(v, place.preference(Band.OIF), table, PROTOCOL, oif=interface.name, mark=mark)
             for v in versions
         ]
         for address in interface.addresses:
@@ -58,7 +58,7 @@ def interface_tables(
                 rules.append(
                     Rule(
                         source.version,
-                        place.preference(1),
+                        place.preference(Band.SOURCE),
                         table,
                         PROTOCOL,
                         source=source,

@@ -4,7 +4,11 @@ A netlink notification only means "something changed". It is not decoded: the wh
 again, compared, and decided upon, since notifications are incomplete and a burst of them (or an
 overrun, ENOBUFS) says no more than one. Bursts are gathered for a few milliseconds; the reading is
 done in a thread; the time between two readings grows with their cost, so that a machine whose
-routes change all the time keeps its processor.
+routes change all the time keeps its processor. The resolvers' files and the network managers stir
+it in the same way.
+
+Neighbours are the exception: they change all the time and matter only where a gateway is another
+machine now, so these notifications are decoded, and most lead to nothing.
 """
 
 from __future__ import annotations
@@ -12,25 +16,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 
 from tunnel.policy.binding import PathPolicy
 from tunnel.policy.change import PathChange, path_change
-from tunnel.policy.connection import Connection
+from tunnel.policy.classify import Facts
+from tunnel.policy.connection import Connection, subscribe
+from tunnel.policy.dnswatch import DnsWatch
+from tunnel.policy.interface import InterfaceType
+from tunnel.policy.managers import Managers
 from tunnel.policy.path import Path
-from tunnel.policy.rtnl import Dump
-from tunnel.policy.state import NetworkState, Override, build_state
+from tunnel.policy.rivals import cut_off
+from tunnel.policy.rtdecode import messages, neighbours_from
+from tunnel.policy.rtnl import Dump, Link, Neighbour
+from tunnel.policy.state import NetworkState, Override, Sources, build_state, sysfs_facts
+from tunnel.settings import Address
 
 GATHER = 0.005
 """Seconds from the first notification to the reading: one `ip` command is a burst."""
 READING_SHARE = 0.5
 """Readings take at most this share of the time."""
-RECEIVE_BUFFER = 1 << 20
 
-_GROUP_LINK, _GROUP_IPV4_ADDRESS, _GROUP_IPV4_ROUTE, _GROUP_IPV4_RULE = 1, 5, 7, 8
-_GROUP_IPV6_ADDRESS, _GROUP_IPV6_ROUTE, _GROUP_IPV6_RULE = 9, 11, 19
+_GROUP_LINK, _GROUP_NEIGHBOUR, _GROUP_IPV4_ADDRESS, _GROUP_IPV4_ROUTE = 1, 3, 5, 7
+_GROUP_IPV4_RULE, _GROUP_IPV6_ADDRESS, _GROUP_IPV6_ROUTE, _GROUP_IPV6_RULE = 8, 9, 11, 19
 _GROUPS = (
     _GROUP_LINK,
     _GROUP_IPV4_ADDRESS,
@@ -50,8 +61,13 @@ class PathMonitor:
             async for change in monitor:
                 use(change.new)
 
-    `exclude` names interfaces that can never be the path: the tunnel's own. A consumer that is
-    late gets one change that covers all it missed. `readings` counts complete reads of the state.
+    Iterating without `async with` starts it too; then `aclose` ends it. `exclude` names interfaces
+    that can never be the path: the tunnel's own. `bus` is the address of a D-Bus with network
+    managers on it, None for none. A consumer that is late gets one change that covers all it
+    missed. `readings` counts complete reads of the state.
+
+    `observe` is shown each reading and may answer with what is wrong for the tunnel, which then
+    stands in the path's reason; `endpoints` tells the addresses that the path is for.
     """
 
     def __init__(
@@ -60,6 +76,7 @@ class PathMonitor:
         overrides: Mapping[str, Override] | None = None,
         *,
         exclude: Collection[str] = (),
+        bus: str | None = None,
     ) -> None:
         self.policy = policy
         self.overrides = dict(overrides or {})
@@ -74,19 +91,32 @@ class PathMonitor:
         self._lock = asyncio.Lock()
         self._thread: ThreadPoolExecutor | None = None
         self._connection: Connection | None = None
+        self.observe: Callable[[Dump], str] = lambda dump: ""
+        self.endpoints: Callable[[], Iterable[Address]] = lambda: ()
         self._socket: socket.socket | None = None
+        self._neighbours: socket.socket | None = None
+        self._routers: dict[tuple[int, Address], Neighbour] = {}
+        self._facts: dict[tuple[object, ...], Facts] = {}
+        self._dns = DnsWatch(self._dirty.set)
+        self._managers = None if bus is None else Managers(bus, self._dirty.set)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> PathMonitor:
         """Subscribe, then read the first state, in this order: nothing can fall between."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rtnetlink")
         try:
-            self._socket = _subscribe()
+            self._socket = subscribe(*_GROUPS)
+            self._neighbours = subscribe(_GROUP_NEIGHBOUR)
+            self._dns.start()
             self.state, self.path = await self._read()
         except BaseException:
             await self.aclose()
             raise
-        asyncio.get_running_loop().add_reader(self._socket, self._drain)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._socket, self._drain)
+        loop.add_reader(self._neighbours, self._hear_neighbours)
+        if self._managers is not None:
+            self._managers.start()
         self._task = asyncio.create_task(self._follow(), name="path-monitor")
         return self
 
@@ -105,10 +135,14 @@ class PathMonitor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-        if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
-            self._socket = None
+        if self._managers is not None:
+            await self._managers.aclose()
+        self._dns.close()
+        for one in (self._socket, self._neighbours):
+            if one is not None:
+                asyncio.get_running_loop().remove_reader(one)
+                one.close()
+        self._socket = self._neighbours = None
         if self._thread is not None:
             if self._connection is not None:
                 loop = asyncio.get_running_loop()
@@ -124,6 +158,8 @@ class PathMonitor:
 
     async def __anext__(self) -> PathChange:
         """Wait for the next change. Raises OSError when the kernel cannot be read any more."""
+        if self._thread is None and not self._told.is_set():
+            await self.__aenter__()
         await self._told.wait()
         if self._pending is None:
             if self._failure is not None:
@@ -156,6 +192,16 @@ class PathMonitor:
                 pass
         self._dirty.set()
 
+    def _hear_neighbours(self) -> None:
+        """Look again when a gateway has another link-layer address than it had."""
+        with contextlib.suppress(OSError):
+            while self._neighbours is not None:
+                for _, _, _, payload in messages(self._neighbours.recv(65536)):
+                    for neighbour in neighbours_from(payload):
+                        key = neighbour.index, neighbour.address
+                        if key in self._routers and self._routers[key] != neighbour:
+                            self._dirty.set()
+
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         try:
@@ -181,29 +227,40 @@ class PathMonitor:
 
     async def _read(self) -> tuple[NetworkState, Path]:
         loop = asyncio.get_running_loop()
-        state = await loop.run_in_executor(self._thread, self._read_state)
+        dump, state = await loop.run_in_executor(self._thread, self._read_state)
         self.readings += 1
         present = [i for i in state.interfaces if i.name not in self.exclude]
-        return state, self.policy.decide(present)
+        path = self.policy.decide(present)
+        interfaces = cut_off(present, dump, self.endpoints(), bound=path.bound)
+        if interfaces != tuple(present):
+            path = self.policy.decide(interfaces)
+        if trouble := self.observe(dump):
+            path = replace(path, reason=f"{path.reason}; {trouble}")
+        return state, path
 
-    def _read_state(self) -> NetworkState:
+    def _read_state(self) -> tuple[Dump, NetworkState]:
         if self._connection is None:
             self._connection = Connection()
-        dump: Dump = self._connection.read()
-        return build_state(dump, self.overrides)
+        dump = self._with_routers(self._connection.read())
+        said = {} if self._managers is None else self._managers.said
+        known, self._facts = self._facts, {}
 
+        def facts(link: Link, override: InterfaceType | None) -> Facts:
+            # What sysfs says of a device does not change while it has its index and name.
+            key = (link.index, link.name, link.arphrd, link.kind, override)
+            self._facts[key] = known.get(key) or sysfs_facts(link, override)
+            return self._facts[key]
 
-def _subscribe() -> socket.socket:
-    """Open the notification socket of the calling thread's network namespace."""
-    groups = 0
-    for group in _GROUPS:
-        groups |= 1 << (group - 1)
-    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    watch = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-    try:
-        watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        watch.bind((0, groups))
-    except OSError:
-        watch.close()
-        raise
-    return watch
+        return dump, build_state(dump, self.overrides, Sources(facts=facts, said=said))
+
+    def _with_routers(self, dump: Dump) -> Dump:
+        """Add the gateways that were heard of before: the kernel forgets a silent neighbour."""
+        routers: dict[tuple[int, Address], Neighbour] = {}
+        heard = {(neighbour.index, neighbour.address): neighbour for neighbour in dump.neighbours}
+        for route in dump.routes:
+            if route.is_default and route.gateway is not None:
+                key = route.index, route.gateway
+                nobody = Neighbour(route.index, route.gateway, "")
+                routers[key] = heard.get(key) or self._routers.get(key, nobody)
+        self._routers = routers
+        return replace(dump, neighbours=tuple(routers.values()))

@@ -4,16 +4,13 @@ Each running tunnel owns one slot (see slot.py). A slot stands for a range of ta
 preference in each rule band, so that tunnels do not touch each other's routes and what a crashed
 one left can be told from what a living one needs.
 
-Bands of rule preferences, lowest first. All interface rules of all tunnels come before the first
-default route of any, or the replies to one tunnel's outer packets would be judged (rp_filter) by
-the default route of another.
+Each kind of rule has a band of preferences, SLOTS wide: rule_base + band*SLOTS + slot. The order of
+the bands (see Band) is what makes tunnels beside each other, and inside each other, work:
 
-    rule_base + 0*SLOTS + slot    oif IF lookup T(IF)
-    rule_base + 1*SLOTS + slot    from ADDR lookup T(IF)
-    rule_base + 2*SLOTS + slot    lookup main suppress_prefixlength 0
-    rule_base + 3*SLOTS + slot    not fwmark M lookup T(tunnel)
-
-Where routes are enforced the first two ask for fwmark M too, and the third lets DHCP alone pass.
+All interface rules of all tunnels come before the first default route of any, or the replies to one
+tunnel's outer packets would be judged (rp_filter) by the default route of another. Tunnels whose
+routes are enforced come before any look into the main table. Of two tunnels the one that runs
+inside the other comes first, or what was to go into it would go into the outer one at once.
 
 A rule added without a preference lands just above the lowest that is there: that is what wg-quick
 does, and the reason for `Numbers.rule_base` being far from zero (room for 7,000 of them).
@@ -22,10 +19,32 @@ does, and the reason for `Numbers.rule_base` being far from zero (room for 7,000
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 SLOTS = 16
 TABLES_PER_SLOT = 64
-BANDS = 4
+
+
+class Band(IntEnum):
+    """The kinds of rules, in the order in which the kernel asks them."""
+
+    OIF = 0
+    """oif IF [fwmark M] lookup T(IF)"""
+    SOURCE = 1
+    """from ADDR [fwmark M] lookup T(IF)"""
+    EXCEPTION = 2
+    """what the network needs to stay alive, lookup main"""
+    ENFORCED_INNER = 3
+    ENFORCED = 4
+    """not fwmark M lookup T(tunnel); inner: of a tunnel that runs over another one"""
+    MAIN = 5
+    """lookup main suppress_prefixlength 0"""
+    INNER = 6
+    PLAIN = 7
+    """not fwmark M lookup T(tunnel), as above"""
+
+
+BANDS = len(Band)
 
 PROTOCOL = 0x74
 """Written into each route (RTA_PROTOCOL) and rule (FRA_PROTOCOL) of ours; free in rt_protos."""

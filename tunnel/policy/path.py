@@ -39,3 +39,8 @@ class Path:
         """Whether the interface in use has an address and a route of IP version 4 or 6."""
         first = self.interface
         return first is not None and version in first.routed
+
+    @property
+    def supports_dns(self) -> bool:
+        """Whether the interface in use has DNS servers of its own."""
+        return self.interface is not None and bool(self.interface.dns)

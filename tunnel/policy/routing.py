@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tunnel.policy.interface import Interface
+from tunnel.policy.interface import Interface, InterfaceType
 from tunnel.policy.interfacetables import Place, interface_tables
 from tunnel.policy.networks import subtract
 from tunnel.policy.numbers import (
@@ -107,7 +107,9 @@ def desired(
     own_table = numbers.tunnel_table(slot)
     routes, rules = interface_tables(path, dump, place, mark if taken.enforced else None)
     routes += tunnel_routes(settings, policy, taken, link, dump, own_table)
-    rules += tunnel_rules(taken, place, own_table, mark)
+    under = path.interface
+    inner = path.bound and under is not None and under.type is InterfaceType.TUNNEL
+    rules += tunnel_rules(taken, place, own_table, mark, inner=inner)
     found = Desired(routes=frozenset(routes), rules=frozenset(rules), mark=mark)
     if link is None:
         return found

@@ -56,6 +56,7 @@ FAMILIES = {socket.AF_INET.value: 4, socket.AF_INET6.value: 6}
 _UNMODELLED = frozenset((FRA_FLOW, FRA_TUN_ID, FRA_L3MDEV))
 _ADDRESSES_REMEMBERED = 4096
 
+HEADER = struct.Struct("=IHHII")
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=4BI")
 _NDMSG = struct.Struct("=BxxxiHBB")
@@ -67,6 +68,15 @@ _U32 = struct.Struct("=I")
 _TWO_U16 = struct.Struct("=HH")
 _TWO_U32 = struct.Struct("=II")
 _TYPE_MASK = 0x3FFF
+
+
+def messages(datagram: bytes) -> Iterator[tuple[int, int, int, memoryview]]:
+    """Yield (type, flags, sequence, payload) of each message of one datagram."""
+    data, offset = memoryview(datagram), 0
+    while offset + HEADER.size <= len(data):
+        size, type_, flags, sequence, _ = HEADER.unpack_from(data, offset)
+        yield type_, flags, sequence, data[offset + HEADER.size : offset + size]
+        offset += max(HEADER.size, (size + 3) & ~3)
 
 
 def links_from(message: memoryview) -> Iterator[Link]:

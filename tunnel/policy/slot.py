@@ -1,8 +1,10 @@
 """A slot: one running tunnel's share of table ids and rule preferences, held by a file lock.
 
 The kernel drops the lock when the process ends, however it ends, so a free slot whose numbers are
-still in use was left by a crash, and whoever takes it may remove them. The lock's file also says
-what cannot be read back from the kernel: the former value of a sysctl that had to be changed.
+still in use was left by a crash, and whoever takes it may remove them, with one exception: what a
+tunnel that includes all networks left is closed on purpose, and stays for the next start of the
+tunnel of that name, which takes the same slot again. The lock's file says so, and what else cannot
+be read back from the kernel: the former value of a sysctl that had to be changed.
 Locks belong to a network namespace (its inode is in their names), as tables and rules do.
 """
 
@@ -10,13 +12,34 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from tunnel.errors import PrivilegeError, TunnelError
 from tunnel.policy.numbers import SLOTS
 
 RUN = Path("/run/tunneld")
+_NOTE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What outlives a crash: whose slot it is, whether it stays closed, a sysctl's former value."""
+
+    name: str = ""
+    closed: bool = False
+    src_valid_mark: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Note:
+        """Read a note; what is not one counts as an empty one."""
+        try:
+            said = json.loads(text)
+            return cls(**{field.name: said[field.name] for field in fields(cls)})
+        except (ValueError, KeyError, TypeError):
+            return cls()
 
 
 class Slot:
@@ -28,12 +51,28 @@ class Slot:
         self._fd = fd
 
     @classmethod
-    def take(cls, folder: Path = RUN) -> Slot:
-        """Take the first free slot. Raises TunnelError when there is none, PrivilegeError."""
+    def take(cls, folder: Path = RUN, name: str = "") -> Slot:
+        """Take the slot that the tunnel of this name left closed, else the first free one.
+
+        Raises TunnelError when there is none, PrivilegeError.
+        """
+        free: Slot | None = None
         for number in range(SLOTS):
-            if slot := cls.take_if_free(number, folder):
+            slot = cls.take_if_free(number, folder)
+            if slot is None:
+                continue
+            note = slot.note()
+            if note.closed and note.name == name:
+                if free is not None:
+                    free.release()
                 return slot
-        raise TunnelError(f"{SLOTS} tunnels run on this machine already; stop one of them")
+            if note.closed or free is not None:
+                slot.release(keep=note != Note())
+            else:
+                free = slot
+        if free is None:
+            raise TunnelError(f"{SLOTS} tunnels run on this machine already; stop one of them")
+        return free
 
     @classmethod
     def take_if_free(cls, number: int, folder: Path = RUN) -> Slot | None:
@@ -57,29 +96,32 @@ class Slot:
                     return cls(number, path, fd)
             os.close(fd)
 
-    def record(self, text: str) -> None:
+    def record(self, note: Note) -> None:
         """Keep a note that outlives a crash, in place of the former one."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text.encode(), 0)
+        data = json.dumps(asdict(note)).encode()
+        # One write, padded over what was longer: a crash between two would leave half a note.
+        os.pwrite(self._fd, data.ljust(os.fstat(self._fd).st_size), 0)
 
-    def note(self) -> str:
+    def note(self) -> Note:
         """Return the note: ours, or the one that a crashed holder left."""
-        return os.pread(self._fd, 4096, 0).decode(errors="replace")
+        return Note.parse(os.pread(self._fd, _NOTE_BYTES, 0).decode(errors="replace"))
 
-    def others(self) -> list[str]:
-        """Return the notes of the other slots of this namespace."""
-        notes = []
+    def others(self) -> dict[int, Note]:
+        """Return the notes of the other slots of this namespace, by their numbers."""
+        notes = {}
         for path in self._path.parent.glob(f"routes-{_namespace()}-*"):
             if path != self._path:
-                with contextlib.suppress(OSError):
-                    notes.append(path.read_text(encoding="utf-8", errors="replace"))
+                with contextlib.suppress(OSError, ValueError):
+                    text = path.read_text(encoding="utf-8", errors="replace")
+                    notes[int(path.name.rpartition("-")[2])] = Note.parse(text)
         return notes
 
-    def release(self) -> None:
-        """Give the slot back and forget its note; safe to call again."""
+    def release(self, *, keep: bool = False) -> None:
+        """Give the slot back; `keep` leaves its note behind. Safe to call again."""
         if self._fd >= 0:
-            with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
+            if not keep:
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.unlink()
             os.close(self._fd)
             self._fd = -1
 

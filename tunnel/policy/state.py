@@ -1,24 +1,24 @@
 """NetworkState: the machine's interfaces and what routing there is, at one moment.
 
-Built from a complete rtnetlink dump by a pure function. What tunneld itself has put into the
-kernel (recognised by its protocol number) is left out, so that our own changes do not look like a
-change of the network.
+Built by a pure function from a complete rtnetlink dump and what sysfs, the resolvers' files and the
+network managers say beside it. What tunneld itself has put into the kernel (recognised by its
+protocol number) is left out, so that our own changes do not look like a change of the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from tunnel.errors import ConfigError, Where
 from tunnel.policy.classify import Facts, classify, read_facts
-from tunnel.policy.dns import dns_servers
-from tunnel.policy.interface import Interface, InterfaceType
+from tunnel.policy.dns import dns_servers, search_domains
+from tunnel.policy.interface import Classification, Interface, InterfaceType
 from tunnel.policy.numbers import PROTOCOL, TABLE_MAIN
-from tunnel.policy.rtnl import Dump, Link, Route, Rule
-from tunnel.settings import Address
+from tunnel.policy.rtnl import RTN_UNICAST, Dump, Link, Route, Rule
+from tunnel.settings import Address, InterfaceAddress
 
 if TYPE_CHECKING:
     from tunnel.config import InterfaceOverride
@@ -87,8 +87,36 @@ class NetworkState:
         return self.routes.get(interface.index, ())
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a network manager says of an interface; None and empty where it says nothing.
+
+    `waiting` is why it is not connected though it could be, as in 'is registered with Op but not
+    connected'.
+    """
+
+    classification: Classification | None = None
+    metered: bool | None = None
+    waiting: str = ""
+    ssid: str | None = None
+    operator: str | None = None
+    roaming: bool | None = None
+
+    def over(self, other: Said) -> Said:
+        """Return what both say; where both say something, this one counts."""
+        return Said(
+            self.classification or other.classification,
+            other.metered if self.metered is None else self.metered,
+            self.waiting or other.waiting,
+            self.ssid or other.ssid,
+            self.operator or other.operator,
+            other.roaming if self.roaming is None else self.roaming,
+        )
+
+
 FactsReader = Callable[[Link, InterfaceType | None], Facts]
 ServersReader = Callable[[str, int, tuple[Address, ...]], tuple[Address, ...]]
+SearchReader = Callable[[str, int], tuple[str, ...]]
 
 
 def sysfs_facts(link: Link, override: InterfaceType | None) -> Facts:
@@ -101,65 +129,95 @@ def machine_servers(name: str, index: int, override: tuple[Address, ...]) -> tup
     return dns_servers(name, index, override=override)
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where to ask for what rtnetlink does not know. `said` is by interface name."""
+
+    facts: FactsReader = sysfs_facts
+    servers: ServersReader = machine_servers
+    search: SearchReader = search_domains
+    said: Mapping[str, Said] = field(default_factory=dict)
+
+
 def build_state(
-    dump: Dump,
-    overrides: Mapping[str, Override],
-    *,
-    facts: FactsReader = sysfs_facts,
-    servers: ServersReader = machine_servers,
+    dump: Dump, overrides: Mapping[str, Override], sources: Sources | None = None
 ) -> NetworkState:
-    """Build the state from a dump; `facts` and `servers` supply what rtnetlink does not know."""
+    """Build the state from a dump and what the other sources say."""
+    sources = sources or Sources()
     routes: dict[int, list[Route]] = {}
     for route in dump.routes:
         if route.table == TABLE_MAIN and route.index and route.protocol != PROTOCOL:
             routes.setdefault(route.index, []).append(route)
-    frozen = {index: tuple(found) for index, found in routes.items()}
+    everywhere: dict[int, list[Route]] = {}
+    for route in dump.routes:
+        if route.index:
+            everywhere.setdefault(route.index, []).append(route)
+    addresses: dict[int, list[InterfaceAddress]] = {}
+    for known in dump.addresses:
+        if not known.tentative:
+            addresses.setdefault(known.index, []).append(known.address)
+    routers = {(n.index, n.address): n.mac for n in dump.neighbours}
+    found = []
+    for link in sorted(dump.links, key=lambda link: link.index):
+        override = overrides.get(link.name, Override())
+        said = sources.said.get(link.name, Said())
+        facts = replace(sources.facts(link, override.type), manager=said.classification)
+        kind = classify(facts)
+        # A tunnel's default route may be in a table of its own, and leads where a rule says; what
+        # has no gateway needs none, so any route over it makes it a way for somebody's packets.
+        tunnel = kind.type is InterfaceType.TUNNEL
+        over = everywhere.get(link.index, ()) if tunnel else routes.get(link.index, ())
+        found.append(
+            _interface(
+                link, kind, addresses.get(link.index, []), over, routers, override, said, sources
+            )
+        )
     return NetworkState(
-        interfaces=tuple(
-            _interface(link, dump, frozen.get(link.index, ()), overrides, facts, servers)
-            for link in sorted(dump.links, key=lambda link: link.index)
-        ),
-        routes=frozen,
+        interfaces=tuple(found),
+        routes={index: tuple(some) for index, some in routes.items()},
         rules=frozenset(rule for rule in dump.rules if rule.protocol != PROTOCOL),
     )
 
 
 def _interface(
     link: Link,
-    dump: Dump,
-    routes: tuple[Route, ...],
-    overrides: Mapping[str, Override],
-    facts: FactsReader,
-    servers: ServersReader,
+    kind: Classification,
+    addresses: Sequence[InterfaceAddress],
+    routes: Sequence[Route],
+    routers: Mapping[tuple[int, Address], str],
+    override: Override,
+    said: Said,
+    sources: Sources,
 ) -> Interface:
-    override = overrides.get(link.name, Override())
     # "Routed" means what RTM_F_FIB_MATCH would say with this interface as oif: a default route
     # that is there and alive. Without one IPv4 would ask ARP for the whole world (linux.md).
-    defaults = sorted(
-        (route for route in routes if route.is_default and route.usable),
-        key=lambda route: (route.version, route.metric, str(route.gateway)),
-    )
-    addresses = tuple(
-        sorted(
-            (a.address for a in dump.addresses if a.index == link.index and not a.tentative),
-            key=lambda address: (address.version, address),
-        )
-    )
+    tunnel = kind.type is InterfaceType.TUNNEL
+    ways = [r for r in routes if r.usable and (r.is_default or (tunnel and r.type == RTN_UNICAST))]
+    ways.sort(key=lambda route: (route.version, route.metric, str(route.gateway)))
     present = {address.version for address in addresses if not address.ip.is_link_local}
+    gateways = tuple(dict.fromkeys(r.gateway for r in ways if r.gateway is not None))
+    # Files are asked only where an answer is of use: a machine may have 1,000 bridge ports.
+    ask = bool(ways or override.dns)
+    metered = said.metered or said.roaming
     return Interface(
         index=link.index,
         name=link.name,
-        classification=classify(facts(link, override.type)),
+        classification=kind,
         up=link.up,
         carrier=link.carrier,
         mtu=link.mtu,
-        addresses=addresses,
-        gateways=tuple(dict.fromkeys(r.gateway for r in defaults if r.gateway is not None)),
-        # Files are asked only where an answer is of use: a machine may have 1,000 bridge ports.
-        dns=servers(link.name, link.index, override.dns) if defaults or override.dns else (),
-        metric=defaults[0].metric if defaults else 0,
-        routed=frozenset(route.version for route in defaults if route.version in present),
-        expensive=bool(override.expensive),
+        addresses=tuple(sorted(addresses, key=lambda address: (address.version, address))),
+        gateways=gateways,
+        dns=sources.servers(link.name, link.index, override.dns) if ask else (),
+        metric=ways[0].metric if ways else 0,
+        routed=frozenset(route.version for route in ways if route.version in present),
+        expensive=bool(metered if override.expensive is None else override.expensive),
         constrained=bool(override.constrained),
         ultra_constrained=bool(override.ultra_constrained),
+        routers=tuple(routers.get((link.index, gateway), "") for gateway in gateways),
+        search=sources.search(link.name, link.index) if ways else (),
+        ssid=said.ssid,
+        operator=said.operator,
+        roaming=said.roaming,
+        waiting=said.waiting,
     )

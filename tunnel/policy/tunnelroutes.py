@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from tunnel.policy.interfacetables import Place
 from tunnel.policy.networks import EVERYTHING, MULTICAST, PRIVATE, covers, is_private, subtract
-from tunnel.policy.numbers import LAST_METRIC, METRIC_IPV6, PROTOCOL, TABLE_MAIN
+from tunnel.policy.numbers import LAST_METRIC, METRIC_IPV6, PROTOCOL, TABLE_MAIN, Band
 from tunnel.policy.rtnl import (
     RTN_THROW,
     RTN_UNICAST,
@@ -90,15 +90,21 @@ def tunnel_routes(
     return [] if link is None else _plain(settings, taken, link, table)
 
 
-def tunnel_rules(taken: Grasp, place: Place, table: int, mark: int) -> list[Rule]:
-    """Return the rules that lead to the tunnel's own table."""
+def tunnel_rules(
+    taken: Grasp, place: Place, table: int, mark: int, *, inner: bool = False
+) -> list[Rule]:
+    """Return the rules that lead to the tunnel's own table; `inner`: it runs over another one."""
     rules: list[Rule] = []
+    if taken.enforced:
+        band = Band.ENFORCED_INNER if inner else Band.ENFORCED
+    else:
+        band = Band.INNER if inner else Band.PLAIN
     for version in sorted(taken.full | {network.version for network in taken.enforced}):
         if taken.enforced:
             client, server = _DHCP[version]
             exception = Rule(
                 version,
-                place.preference(2),
+                place.preference(Band.EXCEPTION),
                 TABLE_MAIN,
                 PROTOCOL,
                 ip_protocol=_UDP,
@@ -107,11 +113,11 @@ def tunnel_rules(taken: Grasp, place: Place, table: int, mark: int) -> list[Rule
             )
         else:
             exception = Rule(
-                version, place.preference(2), TABLE_MAIN, PROTOCOL, suppress_prefixlen=0
+                version, place.preference(Band.MAIN), TABLE_MAIN, PROTOCOL, suppress_prefixlen=0
             )
         rules += [
             exception,
-            Rule(version, place.preference(3), table, PROTOCOL, mark=mark, invert=True),
+            Rule(version, place.preference(band), table, PROTOCOL, mark=mark, invert=True),
         ]
     return rules
 
