@@ -186,6 +186,6 @@ def test_check_applies_nothing_and_needs_no_privilege(world: World) -> None:
         done.stdout
     )
     assert re.search(r"route in table \d+: 0.0.0.0/0 via 10.2.0.1 dev wwan0", done.stdout)
-    assert re.search(r"rule \d+ \(IPv4\): oif wwan0 lookup \d+", done.stdout)
+    assert re.search(r"rule \d+ \(IPv4\): from all oif wwan0 lookup \d+", done.stdout)
     assert world.private not in done.stdout
     assert world.leftovers() == []

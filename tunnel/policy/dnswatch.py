@@ -16,6 +16,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from tunnel.filewatch import open_inotify
+
 FOLDERS = (
     "etc",
     "run/systemd/resolve",
@@ -57,8 +59,8 @@ class DnsWatch:
     def start(self) -> None:
         """Begin to watch."""
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._descriptor >= 0:
+        with contextlib.suppress(OSError):
+            self._descriptor = open_inotify({})
             self._watch_folders()
             asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
 
