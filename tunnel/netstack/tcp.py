@@ -101,11 +101,22 @@ class TcpLayer(TcpListening):
         elif state is State.TIME_WAIT:
             self._condense(socket, now)
         else:
+            self._make_room(socket)
             due = connection.next_deadline()
             if socket.orphan and state is State.FIN_WAIT_2:
                 socket.fin_wait_until = socket.fin_wait_until or now + _FIN_WAIT
                 due = min(due or socket.fin_wait_until, socket.fin_wait_until)
             self.timers.set(socket, due)
+
+    def _make_room(self, socket: TcpSocket) -> None:
+        """Let the send buffer hold what the path carries in two round trips, and no more: a writer
+        whose peer does not read holds little.
+        """
+        sender = socket.connection.sender
+        buffer = sender.buffer
+        wanted = min(2 * sender.recovery.control.window, socket.connection.settings.send_buffer)
+        if wanted > buffer.limit:
+            buffer.limit += socket.memory.take(wanted - buffer.limit)
 
     def _condense(self, socket: TcpSocket, now: int) -> None:
         """Replace a connection in TIME-WAIT by what is left of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any, NamedTuple, Protocol
 
+from tunnel.netstack.budget import Budget
 from tunnel.netstack.connection import Connection
 from tunnel.netstack.endpoint import Reason
 from tunnel.netstack.ip import Route
@@ -44,19 +45,21 @@ class TcpSocket:
     """A connection with a name, a route and an owner, who hears of events."""
 
     __slots__ = (
-        "_layer", "connection", "due", "fin_wait_until", "key", "listener", "local_port", "orphan",
+        "_layer", "connection", "due", "fin_wait_until", "key", "listener", "local_port", "memory",
+        "orphan",
         "owner", "queued", "remote_port", "route", "trouble",
     )  # fmt: skip
 
     def __init__(
         self, layer: Layer, connection: Connection, key: bytes, route: Route, local_port: int,
-        remote_port: int,
+        remote_port: int, memory: Budget,
     ) -> None:  # fmt: skip
         self._layer = layer
         self.connection = connection
         self.key = key
         self.route = route
         self.local_port = local_port
+        self.memory = memory  # what the send buffer has beyond its first size
         self.remote_port = remote_port
         self.listener: Listener | None = None
         self.owner: Any = None

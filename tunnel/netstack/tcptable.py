@@ -22,6 +22,7 @@ from tunnel.netstack.timers import Timers
 from tunnel.netstack.timewait import TimeWait
 
 MOST_ORPHANS: Final = 8192
+FIRST_SEND_BUFFER: Final = 128 * 1024
 _CHECKSUM: Final = 16  # the field's offset in the header
 
 
@@ -50,6 +51,7 @@ class TcpTable:
         self._busy: dict[TcpSocket, None] = {}
         self._orphans: dict[TcpSocket, None] = {}
         self._pool = Pool(memory)
+        self._sends = Pool(memory)
         self._limit = RateLimit(1000, SECOND)
         self._sized: dict[tuple[int, int, Settings], Settings] = {}
 
@@ -112,7 +114,9 @@ class TcpTable:
             pool=self._pool,
             limit=self._limit,
         )
-        socket = TcpSocket(self, connection, key, route, port, remote_port)
+        buffer = connection.sender.buffer
+        buffer.limit = min(buffer.limit, FIRST_SEND_BUFFER)
+        socket = TcpSocket(self, connection, key, route, port, remote_port, self._sends.budget())
         self.sockets[key] = socket
         return socket
 
@@ -148,6 +152,7 @@ class TcpTable:
         if socket.listener is not None:
             socket.listener.half_open.pop(socket, None)
         self.timers.set(socket, None)
+        socket.memory.give_back()
         self._events += [(socket, event) for event in socket.connection.take_events()]
 
     def orphan(self, socket: TcpSocket, now: int) -> None:

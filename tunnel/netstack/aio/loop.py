@@ -233,7 +233,9 @@ class StackLoop:
     def _turn(self) -> None:
         """Tell owners what happened, send what follows, set the timer."""
         stack = self.stack
+        scheduled, self._scheduled = self._scheduled, True  # what they do now leaves below
         self._tell()
+        self._scheduled = scheduled
         now = self.now()
         while not self._left:
             packets = stack.packets_to_send(now)

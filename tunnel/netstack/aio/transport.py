@@ -97,7 +97,8 @@ class TcpTransport(asyncio.Transport):
             self._net.loop.call_soon(protocol.connection_lost, self._error())
             return
         self._paused = False
-        self._net.loop.call_soon(self._resume)
+        if self._socket.connection.readable or self._socket.connection.finished:
+            self._net.loop.call_soon(self._resume)
 
     def tcp_event(self, event: Event) -> None:
         """Take an event of the socket."""
