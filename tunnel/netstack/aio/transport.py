@@ -92,11 +92,11 @@ class TcpTransport(asyncio.Transport):
     def begin(self, protocol: asyncio.BaseProtocol) -> None:
         """Give an established connection to its protocol, with what has come already."""
         self._protocol = protocol
+        self._paused = False
         protocol.connection_made(self)
         if self._lost:  # it ended before anybody could hear of it
             self._net.loop.call_soon(protocol.connection_lost, self._error())
             return
-        self._paused = False
         if self._socket.connection.readable or self._socket.connection.finished:
             self._net.loop.call_soon(self._resume)
 
