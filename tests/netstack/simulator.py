@@ -25,6 +25,7 @@ from tunnel.netstack.states import MAY_WRITE, State
 
 MS = 1_000_000
 SECOND = 1_000_000_000
+START = 1_000_000 * SECOND  # clocks do not begin at zero
 HEADERS = 60  # IP, TCP and options, for the link's rate
 MBIT = 125_000  # bytes a second
 # Plain integers: arithmetic on IntFlag would take most of a run's time.
@@ -170,10 +171,11 @@ class World:
         path: dict[str, int | float] | None = None,
         settings: Settings | tuple[Settings, Settings] = Settings(),  # noqa: B008 - frozen
         simultaneous: bool = False,
+        start: int = START,
     ) -> None:
         random = Random(seed)
         both = settings if isinstance(settings, tuple) else (settings, settings)
-        self.now = SECOND
+        self.now = start
         self.connections = [
             Connection(
                 1000 + i, 2000 - 1000 * i + 1 - i, iss=random.randrange(1 << 32), settings=one,

@@ -170,6 +170,7 @@ class Sender:
         if size < self.segment and first is not None and first.length > size:
             self._search = PathSearch(size, self._most, self._most)
             self.resize(size, again=True)
+            self.recovery.trip.end_back_off()  # what leaves now is another try
 
     def _path_probe(self, search: PathSearch, available: int, now: int) -> Unit | None:
         """One segment larger than the rest, where its loss would show soon and harm nothing."""

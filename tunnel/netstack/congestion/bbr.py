@@ -53,16 +53,15 @@ class BBR(PathModel):
 
     __slots__ = (
         "_ack_phase", "_cut_short", "_cycle_stamp", "_full_bw", "_full_bw_count", "_full_bw_now",
-        "_idle_restart", "_min_rtt_stamp", "_prior_window", "_probe_rtt_done",
-        "_probe_rtt_expired", "_probe_rtt_min", "_probe_rtt_round_done", "_probe_rtt_stamp",
-        "_probe_samples", "_probe_wait", "_random", "_undo", "_up_acked", "_up_count", "_up_rounds",
-        "full_bw_reached",
+        "_idle_restart", "_min_rtt_stamp", "_probe_rtt_done", "_probe_rtt_expired",
+        "_probe_rtt_min", "_probe_rtt_round_done", "_probe_rtt_stamp", "_probe_samples",
+        "_probe_wait", "_quiet_from", "_quiet_until", "_random", "_undo", "_up_acked", "_up_count",
+        "_up_rounds", "full_bw_reached",
     )  # fmt: skip
 
     def __init__(self, segment_size: int, random: Random | None = None) -> None:
         super().__init__(segment_size)
         self._random = random or Random()
-        self._prior_window = 0
         self._undo: tuple[int, int, int] | None = None
         self._idle_restart = False
         # startup
@@ -79,6 +78,7 @@ class BBR(PathModel):
         self._min_rtt_stamp = self._probe_rtt_stamp = 0
         self._probe_rtt_min = INFINITE
         self._probe_rtt_done = 0
+        self._quiet_from, self._quiet_until = 0, -1  # of what was delivered
         self._probe_rtt_expired = self._probe_rtt_round_done = False
 
     # ---- the interface ----
@@ -96,6 +96,10 @@ class BBR(PathModel):
 
     def on_ack(self, sample: AckSample) -> None:
         """Update the model and the state, then rate and window (section 4.2.3)."""
+        if not self._probe_rtt_stamp:
+            self._probe_rtt_stamp = self._min_rtt_stamp = sample.now
+        if self._quiet_from <= sample.prior_delivered <= self._quiet_until:
+            sample.app_limited = True  # sent in PROBE_RTT: we held back, not the path
         self._update_model(sample)
         self._update_ack_aggregation(sample)
         if self._round_start:
@@ -298,9 +302,6 @@ class BBR(PathModel):
         if self._round_start:
             self._raise_inflight_slope()
 
-    def _window_limited(self, sample: AckSample) -> bool:
-        return sample.prior_in_flight + self.segment_size > self.window
-
     # ---- the round-trip probe ----
 
     def _update_min_rtt(self, sample: AckSample) -> None:
@@ -323,9 +324,11 @@ class BBR(PathModel):
             self._save_window()
             self._enter(State.PROBE_RTT)
             self._probe_rtt_done = 0
+            self._quiet_from = sample.delivered
             self._ack_phase = AckPhase.STOPPING
             self._start_round(sample.delivered)
         if self.state is State.PROBE_RTT:
+            self._quiet_until = sample.delivered + sample.in_flight
             if not self._probe_rtt_done:
                 if sample.in_flight <= self._probe_rtt_window():
                     self._probe_rtt_done = sample.now + PROBE_RTT_DURATION
@@ -388,10 +391,3 @@ class BBR(PathModel):
             window = cap
         least = MIN_PIPE_SEGMENTS * segment
         self.window = window if window > least else least
-
-    def _save_window(self) -> None:
-        self._prior_window = max(self._prior_window, self.window)
-
-    def _restore_window(self) -> None:
-        self.window = max(self.window, self._prior_window)
-        self._prior_window = 0

@@ -38,13 +38,14 @@ class PathModel:
         "_bw_latest", "_bw_short", "_cycles", "_extra_acked", "_extra_delivered", "_extra_start",
         "_gain", "_gain_in_round",
         "_inflight_latest", "_inflight_long", "_inflight_short", "_loss_events", "_loss_in_round",
-        "_loss_round", "_loss_round_start", "_max_bw", "_next_round", "_round_start", "_rounds",
+        "_loss_round", "_loss_round_start", "_max_bw", "_next_round", "_prior_window", "_round_start", "_rounds",
         "_rounds_since_probe", "min_rtt", "pacing_rate", "segment_size", "state", "window",
     )  # fmt: skip
 
     def __init__(self, segment_size: int) -> None:
         self.segment_size = segment_size
         self.window = INITIAL_SEGMENTS * segment_size
+        self._prior_window = 0  # from before an episode of repair or a round-trip probe
         self.state = State.STARTUP
         self.pacing_rate = int(STARTUP_PACING_GAIN * self.window * SECOND / MILLISECOND)
         self._max_bw = WindowedMax(MAX_BW_CYCLES)
@@ -158,3 +159,13 @@ class PathModel:
 
     def _inflight_too_high(self, sample: AckSample) -> bool:
         return sample.lost_since > sample.tx_in_flight * LOSS_THRESHOLD
+
+    def _window_limited(self, sample: AckSample) -> bool:
+        return sample.prior_in_flight + self.segment_size > self.window
+
+    def _save_window(self) -> None:
+        self._prior_window = max(self._prior_window, self.window)
+
+    def _restore_window(self) -> None:
+        self.window = max(self.window, self._prior_window)
+        self._prior_window = 0
