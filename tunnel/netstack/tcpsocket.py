@@ -46,8 +46,7 @@ class TcpSocket:
 
     __slots__ = (
         "_layer", "connection", "due", "fin_wait_until", "key", "listener", "local_port", "memory",
-        "orphan",
-        "owner", "queued", "remote_port", "route", "trouble",
+        "orphan", "owner", "queued", "remote_port", "route", "trouble",
     )  # fmt: skip
 
     def __init__(

@@ -36,10 +36,10 @@ class PathModel:
 
     __slots__ = (
         "_bw_latest", "_bw_short", "_cycles", "_extra_acked", "_extra_delivered", "_extra_start",
-        "_gain", "_gain_in_round",
-        "_inflight_latest", "_inflight_long", "_inflight_short", "_loss_events", "_loss_in_round",
-        "_loss_round", "_loss_round_start", "_max_bw", "_next_round", "_prior_window", "_round_start", "_rounds",
-        "_rounds_since_probe", "min_rtt", "pacing_rate", "segment_size", "state", "window",
+        "_gain", "_gain_in_round", "_inflight_latest", "_inflight_long", "_inflight_short",
+        "_loss_events", "_loss_in_round", "_loss_round", "_loss_round_start", "_max_bw",
+        "_next_round", "_prior_window", "_round_start", "_rounds", "_rounds_since_probe", "min_rtt",
+        "pacing_rate", "segment_size", "state", "window",
     )  # fmt: skip
 
     def __init__(self, segment_size: int) -> None:
