@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
-from tests.engine_lab import SECOND, Lab, checksums_right, udp
+from tests.engine_lab import SECOND, Lab, checksums_right, loopback_udp, udp
 from tunnel.engine import EventKind
 
 pytestmark = pytest.mark.datapath
@@ -224,6 +225,29 @@ def test_authenticated_data_moves_the_endpoint() -> None:
         assert event.endpoint.source == ip_address("::1")
         lab.link.send(udp(NEAR, FAR))
         assert place.raw_receive()[0][:4] == b"\4\0\0\0"
+
+
+def test_another_path_does_not_move_the_endpoint() -> None:
+    """Two paths are open while one is proven: both are heard, one is sent on, as Python says."""
+    with Lab() as lab, loopback_udp() as second:
+        lab.engine.attach_outer(0, 1, second.fileno(), -1)
+        peer, place = lab.peer("10.0.0.2/32"), lab.peer()
+        place.socket.sendto(peer.message(REPLY), second.getsockname())
+        assert lab.read() == REPLY
+        lab.settle()
+        info = lab.engine.peer_info(peer.id)
+        assert info.endpoint == peer.endpoint
+        assert EventKind.ENDPOINT not in lab.events()
+        lab.engine.set_endpoint(peer.id, replace(peer.endpoint, path=1))
+        place.socket.sendto(peer.message(REPLY), second.getsockname())
+        assert lab.read() == REPLY
+        moved = lab.wait_event(EventKind.ENDPOINT).endpoint
+        assert moved is not None
+        assert (moved.port, moved.path) == (place.endpoint.port, 1)
+        lab.link.send(udp(NEAR, FAR))
+        message, source = place.socket.recvfrom(2000)
+        assert message[:4] == b"\4\0\0\0"
+        assert source == second.getsockname()
 
 
 @pytest.mark.parametrize("fault", ["replayed", "forged", "expired", "cookie reply"])

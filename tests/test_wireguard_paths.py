@@ -20,7 +20,7 @@ def ready(**kw) -> tuple[World, object, object]:
 def test_a_new_path_is_made_known_at_once():
     world, a, b = ready()
     a.move("10.5.5.5")
-    a.device.path_changed(world.clock.now)
+    a.device.moves.forced(0, world.clock.now)
     assert len(a.sent(1)) == 1  # by its new place
     world.run(1)
     assert b.info(a).endpoint.address == ip_address("10.5.5.5")
@@ -36,7 +36,7 @@ def test_a_new_path_resets_a_series_that_waits():
     a.send(b)
     world.run(2)
     a.online = True
-    a.device.path_changed(world.clock.now)
+    a.device.moves.forced(0, world.clock.now)
     world.run(1)
     assert a.peer(b).phase is Phase.UP
 
@@ -47,7 +47,7 @@ def test_a_path_that_changes_in_steps_costs_no_retry():
     a, b = world.pair()
     a.send(b)
     for _ in range(5):
-        a.device.path_changed(world.clock.now)
+        a.device.moves.forced(0, world.clock.now)
         world.run(0.005)
     world.run(0.5)
     assert a.peer(b).phase is Phase.UP
@@ -59,7 +59,7 @@ def test_a_path_that_changes_in_steps_costs_no_retry():
 def test_a_new_path_stirs_nobody_that_was_not_talked_to():
     world = World()
     a, _ = world.pair()
-    a.device.path_changed(world.clock.now)
+    a.device.moves.forced(0, world.clock.now)
     world.run(10)
     assert world.network.sent == []
 
@@ -69,7 +69,7 @@ def test_a_new_path_forgets_the_local_address_of_the_old_one():
     peer = a.peer(b)
     here = replace(a.info(b).endpoint, source=ip_address("10.0.0.1"), source_interface=2)
     a.engine.set_endpoint(peer.id, here)
-    a.device.path_changed(world.clock.now)
+    a.device.moves.forced(0, world.clock.now)
     assert a.info(b).endpoint.source is None
     assert a.info(b).endpoint.source_interface == 0
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     )
     from tunnel.daemon.session import TunnelSession as TunnelSession
     from tunnel.engine import (
+        KEY_CURRENT as KEY_CURRENT,
+        MAX_PATHS as MAX_PATHS,
         Endpoint as Endpoint,
         Engine as Engine,
         Event as Event,
@@ -101,7 +103,15 @@ _HOMES = {
         "tunnel_settings",
     ),
     "tunnel.daemon.session": ("TunnelSession",),
-    "tunnel.engine": ("Endpoint", "Engine", "Event", "EventKind", "PeerInfo"),
+    "tunnel.engine": (
+        "KEY_CURRENT",
+        "MAX_PATHS",
+        "Endpoint",
+        "Engine",
+        "Event",
+        "EventKind",
+        "PeerInfo",
+    ),
     "tunnel.errors": (
         "ConfigError",
         "MissingFacilityError",

@@ -164,6 +164,9 @@ class PacketTunnelProvider(ABC):
     async def path_changed(self, path: Path) -> None:  # noqa: B027
         """Learn that the path changed. The outer sockets have been moved already."""
 
+    def path_noted(self, path: Path) -> None:  # noqa: B027
+        """Learn what else is there: the path in use is the same, those standing by may not be."""
+
     async def prove_path(self, outer: OuterSockets) -> bool:
         """Ask the far end for an answer over another path, and go over to it if there is one.
 

@@ -113,10 +113,14 @@ static bool same_place(const tc_endpoint *a, const tc_endpoint *b) {
            a->scope == b->scope && !memcmp(a->address, b->address, sizeof a->address);
 }
 
+/* What arrives on another path than the peer is sent to on changes nothing: two paths are open
+ * while one is proven and while one is left, and which of them to send on is Python's to say. */
 static void roam(tc_engine *engine, tc_peer *peer, const tc_endpoint *from) {
     pthread_mutex_lock(&peer->lock);
-    bool moved = !same_place(&peer->endpoint, from);
-    peer->endpoint = *from;
+    bool here = !peer->endpoint.family || peer->endpoint.path == from->path;
+    bool moved = here && !same_place(&peer->endpoint, from);
+    if (here)
+        peer->endpoint = *from;
     if (moved)
         atomic_store_explicit(&peer->plain_until, 0, memory_order_relaxed);
     pthread_mutex_unlock(&peer->lock);

@@ -3,7 +3,7 @@
     configure(change, now)      a DeviceChange, checked whole before anything of it is done
     handle_event(event, now)    what the engine reports
     handle_timeout(now)         to be called at next_deadline()
-    path_changed(now)           the outer sockets are on another path
+    moves                       goes to another path, after a proof or without
     snapshot()                  the device as it is
 
 `now` is the engine's clock in ns, which counts sleep; `wall` gives the time since 1970 in ns and
@@ -43,6 +43,7 @@ from providers.wireguard.messages import (
     Response,
     parse,
 )
+from providers.wireguard.moves import Moves
 from providers.wireguard.peer import Peer, Phase
 from providers.wireguard.peertable import PeerTable
 from providers.wireguard.schedule import Schedule
@@ -51,7 +52,7 @@ from providers.wireguard.timers import Action, decide
 from tunnel import EngineError, EventKind, Secret
 
 if TYPE_CHECKING:
-    from tunnel import Endpoint, Engine, Event, PeerInfo
+    from tunnel import Endpoint, Engine, Event
 
 _ROUNDS_MAX: Final = 4  # of actions at one look; each moves its due time on, so two are rare
 _COUNTED: Final = (
@@ -84,6 +85,7 @@ class Device:
         self._issuer = CookieIssuer()
         self._indices: IndexTable[Peer] = IndexTable(draw_index)
         self._schedule: Schedule[Peer] = Schedule()
+        self.moves = Moves(self)
         engine.set_cookie_secret(self._issuer.secret)
 
     def close(self) -> None:
@@ -100,17 +102,18 @@ class Device:
 
     def next_deadline(self) -> int | None:
         """Return when handle_timeout is to be called, None for never."""
-        deadlines = (self._schedule.next(), self._issuer.deadline)
+        deadlines = (self._schedule.next(), self._issuer.deadline, self.moves.deadline)
         return min((one for one in deadlines if one is not None), default=None)
 
     def handle_timeout(self, now: int) -> None:
         """Do what is due."""
         if self._issuer.rotate(now):
             self.engine.set_cookie_secret(self._issuer.secret)
+        self.moves.handle_timeout(now)
         for peer in list(self._schedule.take_due(now)):
-            self._look(peer, now)
+            self.look(peer, now)
 
-    def _look(self, peer: Peer, now: int) -> None:
+    def look(self, peer: Peer, now: int) -> None:
         """Do what is due for one peer, and note when to look again."""
         for _ in range(_ROUNDS_MAX):
             decision = decide(peer.timers, self.engine.peer_info(peer.id), now)
@@ -142,6 +145,9 @@ class Device:
                 peer.timers.erased()
                 if peer.phase is Phase.UP:
                     self.peers.enter(peer, Phase.RESTING)
+            case Action.SUSPECT:
+                peer.timers.suspected = now
+                self.moves.silent(peer, now)
 
     # ---- events ----
 
@@ -160,7 +166,7 @@ class Device:
                     self.engine.flush(peer.id)
             elif event.kind is EventKind.ENDPOINT:
                 peer.has_endpoint = True
-            self._look(peer, now)
+            self.look(peer, now)
 
     def _on_message(self, data: bytes, source: Endpoint, now: int) -> None:
         message = parse(data)
@@ -188,8 +194,8 @@ class Device:
         self._arrived(peer, size, source)
         # Installed before the response leaves: the peer's first packet may follow it at once.
         if self._install(peer, keys, now):
-            self._send(peer, response.pack(), now)
-        self._look(peer, now)
+            self._send(peer, response.pack(), now, source)
+        self.look(peer, now)
 
     def _on_response(
         self, identity: Identity, message: Response, size: int, source: Endpoint, now: int
@@ -204,9 +210,10 @@ class Device:
         if self._install(peer, keys, now):
             peer.rtt = now - sent
             self._complete(peer, now)
+            self.moves.answered(peer, source, now)
             # The first packet under the new keys confirms them to the responder.
             self.engine.flush(peer.id)
-        self._look(peer, now)
+        self.look(peer, now)
 
     def _on_cookie_reply(self, message: CookieReply, now: int) -> None:
         peer = self._indices.find(message.receiver)
@@ -225,20 +232,7 @@ class Device:
         """Begin a handshake without waiting for traffic, where none is under way."""
         peer = self.peers.by_key[public_key]
         peer.timers.want()
-        self._look(peer, now)
-
-    def path_changed(self, now: int) -> None:
-        """Let peers learn a new path at once: handshakes with those that we were talking to.
-
-        Which of our addresses they last spoke to is forgotten; it belongs to the old path.
-        """
-        for peer in self.peers:
-            info = self._forget_source(peer)
-            if info.endpoint is not None and (
-                info.keys or info.staged or peer.timers.series is not None
-            ):
-                peer.timers.restart()
-                self._look(peer, now)
+        self.look(peer, now)
 
     def erase_keys(self, now: int) -> None:
         """Erase all sessions and handshakes, as before a suspend; traffic starts new ones."""
@@ -249,14 +243,6 @@ class Device:
             peer.silent_since = None
             self.peers.enter(peer, Phase.RESTING if peer.phase is Phase.UP else Phase.NEW)
 
-    def _forget_source(self, peer: Peer) -> PeerInfo:
-        """Let the routes choose the local address that the peer is spoken to from."""
-        info = self.engine.peer_info(peer.id)
-        if info.endpoint is not None and info.endpoint.source is not None:
-            plain = replace(info.endpoint, source=None, source_interface=0)
-            self.engine.set_endpoint(peer.id, plain)
-        return info
-
     def _initiate(self, peer: Peer, now: int) -> None:
         if self.identity is None or not peer.has_endpoint or not peer.usable:
             peer.timers.given_up(now)
@@ -266,17 +252,23 @@ class Device:
         index = self._indices.take(peer)
         message = create_initiation(self.identity, peer.handshake, index, self._wall(), now)
         peer.timers.initiated(now, self._draw_jitter())
-        if peer.silent_since is None:
-            peer.silent_since = now
-        if peer.phase is not Phase.UP or peer.timers.attempts > 1:
-            self.peers.enter(peer, Phase.TRYING)
-        if peer.timers.attempts > 1:
-            self._forget_source(peer)  # it may be why nothing came back
-        self._send(peer, message.pack(), now)
+        elsewhere = self.moves.asking(peer)
+        if elsewhere is None:  # else it says nothing of the path in use
+            if peer.silent_since is None:
+                peer.silent_since = now
+            if peer.phase is not Phase.UP or peer.timers.attempts > 1:
+                self.peers.enter(peer, Phase.TRYING)
+            if peer.timers.attempts > 1:
+                self.moves.forget_source(peer)  # it may be why nothing came back
+        self._send(peer, message.pack(), now, elsewhere)
 
-    def _send(self, peer: Peer, packed: bytes, now: int) -> None:
+    def _send(self, peer: Peer, packed: bytes, now: int, to: Endpoint | None) -> None:
+        """Send a message where the peer is, or over another path if `to` is on one."""
         signed = peer.jar.sign(packed, now)
-        peer.sendable = self.engine.send_to_peer(peer.id, signed, HANDSHAKE_DS)
+        if to is None or to.path == self.moves.path:
+            peer.sendable = self.engine.send_to_peer(peer.id, signed, HANDSHAKE_DS)
+        else:
+            self.engine.send(to, signed, HANDSHAKE_DS)
 
     def _install(self, peer: Peer, keys: SessionKeys, now: int) -> bool:
         local, remote = keys.local_index, keys.remote_index
@@ -295,8 +287,7 @@ class Device:
     def _arrived(self, peer: Peer, size: int, source: Endpoint) -> None:
         """Account for an authenticated handshake message, and follow the peer to its address."""
         self.engine.touch(peer.id, size)
-        self.engine.set_endpoint(peer.id, source)
-        peer.has_endpoint = True
+        self.moves.arrived(peer, source)
 
     def _complete(self, peer: Peer, now: int) -> None:
         self._forget(peer)
@@ -362,12 +353,14 @@ class Device:
             if change.update_only or is_self:
                 return
             peer = self.peers.add(change.public_key)
+            peer.timers.watchful = self.moves.watchful
             peer.handshake.precompute(self.identity)
         if change.preshared_key is not None:
             peer.handshake.preshared.wipe()
             peer.handshake.preshared = change.preshared_key.copy()
         if change.endpoint is not None:
-            self.engine.set_endpoint(peer.id, endpoint_of(*change.endpoint))
+            endpoint = replace(endpoint_of(*change.endpoint), path=self.moves.path)
+            self.engine.set_endpoint(peer.id, endpoint)
             peer.timers.keepalive_now = bool(peer.timers.interval) and not peer.has_endpoint
             peer.has_endpoint = True
         if change.replace_allowed_ips:
@@ -381,7 +374,7 @@ class Device:
             if change.persistent_keepalive and not peer.timers.interval:
                 peer.timers.keepalive_now = True
             peer.timers.interval = change.persistent_keepalive * SECOND
-        self._look(peer, now)
+        self.look(peer, now)
 
     def _remove(self, peer: Peer) -> None:
         self._forget(peer)

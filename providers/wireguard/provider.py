@@ -23,6 +23,7 @@ from providers.wireguard.change import DeviceChange, DeviceSnapshot, PeerChange
 from providers.wireguard.device import Device
 from providers.wireguard.fromconfig import change_between, first_change, literal
 from providers.wireguard.messages import SECOND
+from providers.wireguard.paths import Paths
 from providers.wireguard.saved import save
 from providers.wireguard.scopes import numbered
 from providers.wireguard.snapshot import check_change
@@ -40,14 +41,13 @@ from tunnel import (
 )
 
 if TYPE_CHECKING:
-    from tunnel import Config, Event, HostPort, Path, TunnelSettings
+    from tunnel import Config, Event, HostPort, OuterSockets, Path, TunnelSettings
 
 TIMER_MAX: Final = 30.0  # seconds
 RESOLVE_FIRST_PAUSE: Final = 1.0  # seconds until a name is looked up again, doubled each time
 RESOLVE_LAST_PAUSE: Final = 60.0
 LINK_GRACE: Final = 1.0  # seconds in which the session may find out for itself why a link failed
 
-_PATH: Final = 0  # the engine's number of the one path in use
 _ORDERLY: Final = frozenset(
     {StopReason.NONE, StopReason.USER_INITIATED, StopReason.CONFIGURATION_REMOVED}
 )
@@ -67,6 +67,7 @@ class WireGuardProvider(PacketTunnelProvider):
         self._lookups: dict[bytes, asyncio.Task[None]] = {}
         self._settings: TunnelSettings | None = None
         self._trouble = ""
+        self._paths: Paths | None = None
 
     @property
     def device(self) -> Device:
@@ -81,6 +82,12 @@ class WireGuardProvider(PacketTunnelProvider):
         if self._engine is None:
             raise TunnelError("the tunnel is not running; start it first")
         return self._engine
+
+    @property
+    def _open_paths(self) -> Paths:
+        if self._paths is None:
+            raise TunnelError("the tunnel is not running; start it first")
+        return self._paths
 
     # ---- life ----
 
@@ -100,7 +107,8 @@ class WireGuardProvider(PacketTunnelProvider):
             self._device = Device(self._engine, wall=time.time_ns)
             for worker, link in enumerate(context.links):
                 self._engine.attach_link(worker, link, context.link_flags, context.mtu)
-            self._attach_outer()
+            self._paths = Paths(self._engine, self._device, self._settle)
+            self._paths.use(context.outer)
             self._device.configure(numbered(change), self._engine.now())
             self._permit(change.peers)
         finally:
@@ -136,6 +144,9 @@ class WireGuardProvider(PacketTunnelProvider):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._paths is not None:
+            self._paths.close()
+            self._paths = None
         try:
             if self._uapi is not None:
                 await self._uapi.close()
@@ -153,15 +164,25 @@ class WireGuardProvider(PacketTunnelProvider):
             self._device = self._engine = None
 
     async def path_changed(self, path: Path) -> None:
-        """Go over to the sockets of another path, and let the peers learn it at once."""
-        if self._engine is None or self._device is None:
+        """Use the sockets of the path in use, and no others; let the peers learn it at once."""
+        if self._paths is None:
             return
         self._trouble = ""
-        self._attach_outer()
-        if self.context.outer.pairs:
-            self._device.path_changed(self._engine.now())
+        outer = self.context.outer
+        if self._paths.changed(outer) and outer.pairs:
             self._look_up(self.context.config)
         self._settle()
+
+    def path_noted(self, path: Path) -> None:
+        """Look for silence while there is another path to go to."""
+        if self._device is not None:
+            watchful = path.bound and len(path.interfaces) > 1
+            self._device.moves.watch(watchful, self.engine.now())
+            self._settle()
+
+    async def prove_path(self, outer: OuterSockets) -> bool:
+        """Begin handshakes over another path, and go over to it once they are answered."""
+        return self._paths is None or await self._paths.prove(outer, self.context.outer)
 
     def stack_port(self) -> Engine:
         """Let the session's own stack share the engine."""
@@ -172,12 +193,6 @@ class WireGuardProvider(PacketTunnelProvider):
         if self._engine is not None:
             self._engine.set_mtu(mtu)
 
-    def _attach_outer(self) -> None:
-        """Give the engine the sockets of the moment; without any, nothing can leave."""
-        self.engine.detach_outer(_PATH)
-        for worker, (four, six) in enumerate(self.context.outer.pairs):
-            self.engine.attach_outer(worker, _PATH, four, six)
-
     # ---- events and time ----
 
     def _on_events(self) -> None:
@@ -187,7 +202,7 @@ class WireGuardProvider(PacketTunnelProvider):
                 if event.kind is EventKind.LINK_FAILED:
                     self._link_failed(event)
                 elif event.kind is EventKind.OUTER_FAILED:
-                    self._trouble = _words(event.value)
+                    self._trouble = os.strerror(event.value)
                 else:
                     if event.kind is EventKind.MESSAGE:
                         self._trouble = ""  # something comes through
@@ -211,11 +226,15 @@ class WireGuardProvider(PacketTunnelProvider):
         if deadline is not None:
             delay = min(max(0.0, (deadline - self.engine.now()) / SECOND), TIMER_MAX)
             self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+        if self.device.moves.suspect:
+            self.device.moves.suspect = False
+            self.context.path_silent()
+        self._open_paths.look()
         self.context.status_changed(*tunnel_status(self.device, self._trouble, self.context.path))
 
     def _link_failed(self, event: Event) -> None:
         error = TunnelError(
-            f"{self.context.interface}: a queue of the interface failed: {_words(event.value)}; "
+            f"{self.context.interface}: a queue of the interface failed: {os.strerror(event.value)}; "
             "start the tunnel again"
         )
         # Mostly the interface was deleted, which the session notices too, and ends in its own way.
@@ -334,7 +353,7 @@ class WireGuardProvider(PacketTunnelProvider):
         old = self._settings
         if settings == old:
             return
-        self.engine.detach_outer(_PATH)
+        self._open_paths.hold()
         try:
             await self.context.apply(settings)
             self._settings = settings
@@ -344,16 +363,17 @@ class WireGuardProvider(PacketTunnelProvider):
                     await self.context.apply(old)
             raise
         finally:
-            self._attach_outer()
+            self._open_paths.use(self.context.outer)
             self.context.outer.release()
 
     def _set_port(self, port: int) -> None:
+        self.device.moves.end_proof()  # its sockets have the old port
         before = self.context.outer.pairs
         try:
             self.context.outer.set_port(port)
         finally:
             if self.context.outer.pairs != before:
-                self._attach_outer()
+                self._open_paths.use(self.context.outer)
             self.context.outer.release()
 
     async def _set_mark(self, mark: int) -> None:
@@ -375,8 +395,3 @@ class WireGuardProvider(PacketTunnelProvider):
         if self._device is None or self._engine is None:
             return {}
         return {**self._engine.counters(), **self._device.counts}
-
-
-def _words(code: int) -> str:
-    """Return an errno in words."""
-    return os.strerror(code)

@@ -1,4 +1,4 @@
-"""Scopes of link-local endpoints: names of interfaces become numbers, as the engine has them."""
+"""Scopes of link-local endpoints: written as a name, needed as a number."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 from providers.wireguard.change import DeviceChange, PeerChange
+from tunnel.values import quoted
 
 
 def numbered(change: DeviceChange) -> DeviceChange:
-    """Return a change in which the scopes of link-local endpoints are interface numbers."""
-    return replace(change, peers=tuple(_peer(peer) for peer in change.peers))
+    """Return a change with interface numbers for scopes. Raises ValueError for an absent one."""
+    return replace(change, peers=tuple(map(_numbered_peer, change.peers)))
 
 
-def _peer(peer: PeerChange) -> PeerChange:
-    if peer.endpoint is None:
-        return peer
-    address, port = peer.endpoint
+def _numbered_peer(peer: PeerChange) -> PeerChange:
+    address, port = peer.endpoint or (None, 0)
     scope = address.scope_id if isinstance(address, IPv6Address) else None
-    if scope is None or scope.isdigit():
+    if scope is None or scope.isdecimal():
         return peer
     try:
         number = socket.if_nametoindex(scope)
-    except OSError as error:
-        raise ValueError(f"endpoint scope {scope!r} is not an interface of this machine") from error
-    plain = str(address).partition("%")[0]
-    return replace(peer, endpoint=(IPv6Address(f"{plain}%{number}"), port))
+    except OSError:
+        raise ValueError(f"endpoint: there is no interface {quoted(scope)}") from None
+    return replace(peer, endpoint=(IPv6Address(f"{str(address).partition('%')[0]}%{number}"), port))

@@ -1,6 +1,6 @@
 """A peer's timers as one pure function: what happened and when -> what to do, when to ask again.
 
-There are five timers, named here by the event that starts them (paper, section 6):
+There are five timers of the protocol, named here by the event that starts them (paper, section 6):
 
   retransmit   an initiation left       -> after REKEY_TIMEOUT and some jitter without a response
                                            send another; after REKEY_ATTEMPT_TIME give up
@@ -11,6 +11,13 @@ There are five timers, named here by the event that starts them (paper, section 
   zeroing      keys were agreed upon    -> after ZEROING_TIME without newer ones erase them all
   persistent   anything was sent or     -> after the configured interval an empty packet, so that
                received                    middleboxes keep their state
+
+and where another path stands by (`watchful`) two more, so that a path which dies in silence is left
+soon. They may be wrong about a peer that has nothing to say, so they ask it first:
+
+  doubt        data was sent            -> after DOUBT_TIME with nothing received, a handshake
+  suspicion    data or an initiation    -> after SILENCE_TIME with nothing received, the path is
+               was sent                    said to be silent, again each SILENCE_TIME
 
 and the device reports these events:
 
@@ -35,7 +42,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import Final, Protocol
 
 from providers.wireguard.messages import (
     INITIATION_SPACING,
@@ -43,8 +50,13 @@ from providers.wireguard.messages import (
     NEW_HANDSHAKE_TIME,
     REKEY_ATTEMPT_TIME,
     REKEY_TIMEOUT,
+    SECOND,
     ZEROING_TIME,
 )
+
+DOUBT_TIME: Final = 3 * SECOND
+SILENCE_TIME: Final = 5 * SECOND
+"""What contract.md calls silence; the time between the two is for the peer's answer."""
 
 
 class Action(Enum):
@@ -54,6 +66,7 @@ class Action(Enum):
     GIVE_UP = auto()
     KEEPALIVE = auto()
     ERASE = auto()
+    SUSPECT = auto()
 
 
 class Times(Protocol):
@@ -91,6 +104,8 @@ class TimerState:
     keys: int | None = None  # when the newest keys were agreed upon
     abandoned: int | None = None  # when a series failed
     keepalive_tried: int = 0
+    watchful: bool = False  # another path stands by
+    suspected: int = 0  # when it was last said that the peer is silent
 
     def want(self) -> None:
         """Note that a handshake is needed; while a series is under way that is nothing new."""
@@ -168,12 +183,15 @@ def decide(state: TimerState, times: Times, now: int) -> Decision:
     keepalive = _keepalive_due(state, times, now)
     if keepalive is not None:
         due.append((keepalive, Action.KEEPALIVE))
+    suspicion = _suspicion_due(state, times)
+    if suspicion is not None:
+        due.append((suspicion, Action.SUSPECT))
 
     actions = tuple(action for when, action in due if when <= now)
     resting = not (handshake or times.unacked_since or _silent_since(state, times))
     deadlines = [when for when, _ in due if when > now]
     if not resting:
-        deadlines.append(now + KEEPALIVE_TIMEOUT)
+        deadlines.append(now + (DOUBT_TIME if state.watchful else KEEPALIVE_TIMEOUT))
     return Decision(actions, min(deadlines, default=None), resting)
 
 
@@ -191,7 +209,18 @@ def _handshake_due(state: TimerState, times: Times, now: int) -> tuple[int, Acti
     silent = _silent_since(state, times)
     if silent is None:
         return None
+    if state.watchful:
+        return silent + DOUBT_TIME, Action.INITIATE
     return silent + NEW_HANDSHAKE_TIME + state.jitter, Action.INITIATE
+
+
+def _suspicion_due(state: TimerState, times: Times) -> int | None:
+    """When the path becomes suspect: the peer was sent something and is not heard since."""
+    if not state.watchful:
+        return None
+    asked = state.series if state.series and times.last_received < state.series else None
+    since = min((when for when in (times.unanswered_since, asked) if when), default=None)
+    return None if since is None else max(since, state.suspected) + SILENCE_TIME
 
 
 def _silent_since(state: TimerState, times: Times) -> int | None:

@@ -20,17 +20,15 @@ import secrets
 import socket
 import stat
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from providers.wireguard import uapi
-from providers.wireguard.change import DeviceChange, DeviceSnapshot, PeerChange
+from providers.wireguard.change import DeviceChange, DeviceSnapshot
+from providers.wireguard.scopes import numbered
 from tunnel.errors import PrivilegeError, TunnelError
 from tunnel.filewatch import FileWatch, Identity, identity
 from tunnel.secret import redact
-from tunnel.values import quoted
 
 DIRECTORY: Final = Path("/var/run/wireguard")
 TIMEOUT: Final = 5.0  # seconds for a request, and for an answer
@@ -191,30 +189,13 @@ class UapiServer:
     async def _configure(self, change: DeviceChange) -> int:
         try:
             async with self._configuring:
-                await self._device.configure(_number_scopes(change))
+                await self._device.configure(numbered(change))
         except Exception as error:  # a client must not end the daemon with any change
             self._log(f"{self.path}: a change failed: {redact(str(error) or repr(error))}")
             return uapi.errno_of(error)
         finally:
             change.wipe()
         return 0
-
-
-def _number_scopes(change: DeviceChange) -> DeviceChange:
-    """Give link-local endpoints their interface's number: wg(8) writes its name."""
-    return replace(change, peers=tuple(map(_number_scope, change.peers)))
-
-
-def _number_scope(peer: PeerChange) -> PeerChange:
-    address, port = peer.endpoint or (None, 0)
-    scope = address.scope_id if isinstance(address, IPv6Address) else None
-    if scope is None or scope.isdecimal():
-        return peer
-    try:
-        number = socket.if_nametoindex(scope)
-    except OSError:
-        raise ValueError(f"endpoint: there is no interface {quoted(scope)}") from None
-    return replace(peer, endpoint=(IPv6Address(f"{str(address).partition('%')[0]}%{number}"), port))
 
 
 # -- the path --------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ class Follower:
         try:
             if underlay.waiting and underlay.path.interface is not None:
                 await self._move()  # the interface of the start went away meanwhile
+            self._provider.path_noted(underlay.path)
             async for cause in underlay.causes():
                 if cause:
                     self._log.info("path: %s; %s", cause, underlay.path.reason)
@@ -87,6 +88,7 @@ class Follower:
             await self._settle()
         if unbound_too or underlay.path.bound:
             await self._move()
+        self._provider.path_noted(underlay.path)
         if underlay.candidate is not None and self._proof is None:
             await self._begin_proof(underlay.candidate)
 

@@ -301,7 +301,8 @@ class FakeEngine:
             peer.previous, peer.current, peer.next = peer.current, session, None
             peer.asked = peer.last_minute = False
             self._events.append(Event(EventKind.KEY_CONFIRMED, identifier))
-        if peer.endpoint != source:
+        # What arrives on another path than we send on is taken, and moves nothing.
+        if peer.endpoint != source and (peer.endpoint is None or peer.endpoint.path == source.path):
             peer.endpoint = source
             self._events.append(Event(EventKind.ENDPOINT, identifier, endpoint=source))
         self._stir(identifier, peer)
