@@ -234,8 +234,8 @@ class WireGuardProvider(PacketTunnelProvider):
 
     def _link_failed(self, event: Event) -> None:
         error = TunnelError(
-            f"{self.context.interface}: a queue of the interface failed: {os.strerror(event.value)}; "
-            "start the tunnel again"
+            f"{self.context.interface}: a queue of the interface failed: "
+            f"{os.strerror(event.value)}; start the tunnel again"
         )
         # Mostly the interface was deleted, which the session notices too, and ends in its own way.
         asyncio.get_running_loop().call_later(LINK_GRACE, self._cancel, error)
