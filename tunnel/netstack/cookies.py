@@ -40,7 +40,12 @@ class Cookies:
         self._secret = secret
 
     def _sum(self, flow: bytes, sequence: int, slot: int, index: int) -> int:
-        text = flow + sequence.to_bytes(4, "big") + slot.to_bytes(8, "big") + bytes((index,))
+        text = (
+            flow
+            + sequence.to_bytes(4, "big")
+            + slot.to_bytes(8, "big", signed=True)
+            + bytes((index,))
+        )
         digest = blake2s(text, key=self._secret, person=b"cookie", digest_size=4).digest()
         return int.from_bytes(digest, "big") & 0xFFFFFFF8
 

@@ -62,14 +62,9 @@ class TcpLayer(TcpListening):
 
     def take_events(self) -> list[tuple[TcpSocket, Event]]:
         """Return what has happened since the last call, for the owners."""
-        found, self._events = self._events, []
         for socket in self._busy:
-            for event in socket.connection.take_events():
-                if event.kind is EventKind.ESTABLISHED and socket.listener is not None:
-                    if socket.listener.closed:
-                        continue
-                    socket.listener.half_open.pop(socket, None)
-                found.append((socket, event))
+            self._collect(socket)
+        found, self._events = self._events, []
         return found
 
     def packets_to_send(self, now: int, out: list[Outgoing], most: int) -> None:
@@ -82,6 +77,7 @@ class TcpLayer(TcpListening):
         while busy and size < most:
             socket = next(iter(busy))
             del busy[socket]
+            self._collect(socket)
             connection, route = socket.connection, socket.route
             for segment in connection.segments_to_send(now):
                 size += len(segment.payload)

@@ -11,7 +11,7 @@ from typing import Final
 from tunnel.netstack.budget import Pool, RateLimit
 from tunnel.netstack.connection import Connection
 from tunnel.netstack.cookies import Cookies
-from tunnel.netstack.endpoint import Event
+from tunnel.netstack.endpoint import Event, EventKind
 from tunnel.netstack.ip import ECT0, TCP, Outgoing, Route
 from tunnel.netstack.ports import Numbers
 from tunnel.netstack.rtt import SECOND
@@ -144,6 +144,13 @@ class TcpTable:
     def _say(self, route: Route, segment: Segment) -> None:
         self.outbox.append(render(route, segment))
 
+    def _collect(self, socket: TcpSocket) -> None:
+        """Keep what happened to a connection for who asks next."""
+        for event in socket.connection.take_events():
+            if event.kind is EventKind.ESTABLISHED and socket.listener is not None:
+                socket.listener.half_open.pop(socket, None)
+            self._events.append((socket, event))
+
     def _drop(self, socket: TcpSocket) -> None:
         """Forget a connection; its owner may still read what came."""
         if self.sockets.get(socket.key) is socket:
@@ -153,7 +160,7 @@ class TcpTable:
             socket.listener.half_open.pop(socket, None)
         self.timers.set(socket, None)
         socket.memory.give_back()
-        self._events += [(socket, event) for event in socket.connection.take_events()]
+        self._collect(socket)
 
     def orphan(self, socket: TcpSocket, now: int) -> None:
         """The owner has closed. Beyond MOST_ORPHANS the oldest is reset."""
