@@ -32,6 +32,8 @@ PURE = (
     "tunnel.policy.interface", "tunnel.policy.numbers", "tunnel.policy.rtnl",
     "tunnel.policy.networks", "tunnel.policy.interfacetables", "tunnel.policy.tunnelroutes",
     "tunnel.policy.difference", "tunnel.policy.lookup", "tunnel.policy.guard",
+    "tunnel.policy.advert", "tunnel.policy.rivals", "tunnel.policy.loopguard",
+    "tunnel.policy.patience", "tunnel.policy.networkmanager", "tunnel.policy.modemmanager",
     "tunnel.daemon.status",
     "tunnel.daemon.report", "tunnel.daemon.words", "tunnel.wgquick", "tunnel.tomlform",
     "tunnel.describe", "tunnel.settings", "tunnel.errors", "providers.wireguard.messages",

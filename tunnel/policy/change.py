@@ -157,6 +157,8 @@ def differences(before: Interface | None, after: Interface | None) -> list[str]:
     if before.mtu != after.mtu:
         said.append(f"{name} has MTU {after.mtu}, had {before.mtu}")
     said += network_differs(before, after)
+    if before.prefixes != after.prefixes:
+        said.append(f"routers on {name} advertise other prefixes")
     if before.waiting != after.waiting and after.waiting:
         said.append(f"{name} {after.waiting}")
     if before.cut_off != after.cut_off:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from tunnel.settings import Address, InterfaceAddress
+from tunnel.settings import Address, InterfaceAddress, Network
 
 
 class InterfaceType(Enum):
@@ -47,6 +47,7 @@ class Interface:
     unknown: they, `ssid`, `dns` and `search` tell one network from another. `operator`, `roaming`
     and `ssid` are None where nobody knows. `waiting` is what a network manager says of an interface
     that it could connect, `cut_off` names another program's rule that lets nothing over it.
+    `prefixes` are the (router, prefix) pairs that routers advertised here.
     `reason` says in words why the interface is not usable, and is empty when it is.
     """
 
@@ -71,6 +72,7 @@ class Interface:
     roaming: bool | None = None
     waiting: str = ""
     cut_off: str = ""
+    prefixes: tuple[tuple[Address, Network], ...] = ()
 
     @property
     def type(self) -> InterfaceType:

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 
+from tunnel.policy.advertwatch import AdvertWatch
 from tunnel.policy.binding import PathPolicy
 from tunnel.policy.change import PathChange, path_change
 from tunnel.policy.classify import Facts
@@ -28,12 +29,13 @@ from tunnel.policy.connection import Connection, subscribe
 from tunnel.policy.dnswatch import DnsWatch
 from tunnel.policy.interface import InterfaceType
 from tunnel.policy.managers import Managers
+from tunnel.policy.numbers import PROTOCOL
 from tunnel.policy.path import Path
 from tunnel.policy.rivals import cut_off
 from tunnel.policy.rtdecode import messages, neighbours_from
 from tunnel.policy.rtnl import Dump, Link, Neighbour
 from tunnel.policy.state import NetworkState, Override, Sources, build_state, sysfs_facts
-from tunnel.settings import Address
+from tunnel.settings import Address, Network
 
 GATHER = 0.005
 """Seconds from the first notification to the reading: one `ip` command is a burst."""
@@ -95,9 +97,11 @@ class PathMonitor:
         self.endpoints: Callable[[], Iterable[Address]] = lambda: ()
         self._socket: socket.socket | None = None
         self._neighbours: socket.socket | None = None
+        self._crowded: frozenset[int] = frozenset()
         self._routers: dict[tuple[int, Address], Neighbour] = {}
         self._facts: dict[tuple[object, ...], Facts] = {}
         self._dns = DnsWatch(self._dirty.set)
+        self._adverts = AdvertWatch(self._dirty.set)
         self._managers = None if bus is None else Managers(bus, self._dirty.set)
         self._task: asyncio.Task[None] | None = None
 
@@ -108,6 +112,7 @@ class PathMonitor:
             self._socket = subscribe(*_GROUPS)
             self._neighbours = subscribe(_GROUP_NEIGHBOUR)
             self._dns.start()
+            self._adverts.start()
             self.state, self.path = await self._read()
         except BaseException:
             await self.aclose()
@@ -138,6 +143,7 @@ class PathMonitor:
         if self._managers is not None:
             await self._managers.aclose()
         self._dns.close()
+        self._adverts.close()
         for one in (self._socket, self._neighbours):
             if one is not None:
                 asyncio.get_running_loop().remove_reader(one)
@@ -227,8 +233,13 @@ class PathMonitor:
 
     async def _read(self) -> tuple[NetworkState, Path]:
         loop = asyncio.get_running_loop()
-        dump, state = await loop.run_in_executor(self._thread, self._read_state)
+        prefixes = {index: self._adverts.prefixes(index) for index in self._crowded}
+        dump, state = await loop.run_in_executor(self._thread, self._read_state, prefixes)
         self.readings += 1
+        self._crowded = _crowded(dump)
+        self._adverts.ask(self._crowded, frozenset(link.index for link in dump.links))
+        if self._crowded - prefixes.keys():
+            self._dirty.set()  # what was advertised there is of use from now on
         present = [i for i in state.interfaces if i.name not in self.exclude]
         path = self.policy.decide(present)
         interfaces = cut_off(present, dump, self.endpoints(), bound=path.bound)
@@ -238,7 +249,9 @@ class PathMonitor:
             path = replace(path, reason=f"{path.reason}; {trouble}")
         return state, path
 
-    def _read_state(self) -> tuple[Dump, NetworkState]:
+    def _read_state(
+        self, prefixes: Mapping[int, tuple[tuple[Address, Network], ...]]
+    ) -> tuple[Dump, NetworkState]:
         if self._connection is None:
             self._connection = Connection()
         dump = self._with_routers(self._connection.read())
@@ -251,7 +264,9 @@ class PathMonitor:
             self._facts[key] = known.get(key) or sysfs_facts(link, override)
             return self._facts[key]
 
-        return dump, build_state(dump, self.overrides, Sources(facts=facts, said=said))
+        return dump, build_state(
+            dump, self.overrides, Sources(facts=facts, said=said, prefixes=prefixes)
+        )
 
     def _with_routers(self, dump: Dump) -> Dump:
         """Add the gateways that were heard of before: the kernel forgets a silent neighbour."""
@@ -264,3 +279,12 @@ class PathMonitor:
                 routers[key] = heard.get(key) or self._routers.get(key, nobody)
         self._routers = routers
         return replace(dump, neighbours=tuple(routers.values()))
+
+
+def _crowded(dump: Dump) -> frozenset[int]:
+    """Return the links with several IPv6 routers: there it matters who advertised what."""
+    routers: dict[int, set[Address | None]] = {}
+    for route in dump.routes:
+        if route.is_default and route.version == 6 and route.protocol != PROTOCOL:
+            routers.setdefault(route.index, set()).add(route.gateway)
+    return frozenset(index for index, found in routers.items() if len(found) > 1)

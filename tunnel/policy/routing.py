@@ -105,7 +105,9 @@ def desired(
     if taken.needs_mark and not mark:
         mark = numbers.mark(slot)
     own_table = numbers.tunnel_table(slot)
-    routes, rules = interface_tables(path, dump, place, mark if taken.enforced else None)
+    inbound = policy.allow_inbound if policy.include_all_networks else ()
+    asked = mark if taken.enforced else None
+    routes, rules = interface_tables(path, dump, place, asked, inbound)
     routes += tunnel_routes(settings, policy, taken, link, dump, own_table)
     under = path.interface
     inner = path.bound and under is not None and under.type is InterfaceType.TUNNEL

@@ -18,7 +18,7 @@ from tunnel.policy.dns import dns_servers, search_domains
 from tunnel.policy.interface import Classification, Interface, InterfaceType
 from tunnel.policy.numbers import PROTOCOL, TABLE_MAIN
 from tunnel.policy.rtnl import RTN_UNICAST, Dump, Link, Route, Rule
-from tunnel.settings import Address, InterfaceAddress
+from tunnel.settings import Address, InterfaceAddress, Network
 
 if TYPE_CHECKING:
     from tunnel.config import InterfaceOverride
@@ -131,12 +131,15 @@ def machine_servers(name: str, index: int, override: tuple[Address, ...]) -> tup
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where to ask for what rtnetlink does not know. `said` is by interface name."""
+    """Where to ask for what rtnetlink does not know. `said` is by interface name, `prefixes` (those
+    that each router advertised) by index.
+    """
 
     facts: FactsReader = sysfs_facts
     servers: ServersReader = machine_servers
     search: SearchReader = search_domains
     said: Mapping[str, Said] = field(default_factory=dict)
+    prefixes: Mapping[int, tuple[tuple[Address, Network], ...]] = field(default_factory=dict)
 
 
 def build_state(
@@ -220,4 +223,5 @@ def _interface(
         operator=said.operator,
         roaming=said.roaming,
         waiting=said.waiting,
+        prefixes=sources.prefixes.get(link.index, ()),
     )
