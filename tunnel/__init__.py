@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tunnel.engine import (
         KEY_CURRENT as KEY_CURRENT,
         MAX_PATHS as MAX_PATHS,
+        REAL_TIME as REAL_TIME,
         Endpoint as Endpoint,
         Engine as Engine,
         Event as Event,
@@ -106,6 +107,7 @@ _HOMES = {
     "tunnel.engine": (
         "KEY_CURRENT",
         "MAX_PATHS",
+        "REAL_TIME",
         "Endpoint",
         "Engine",
         "Event",

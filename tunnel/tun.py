@@ -24,7 +24,7 @@ LINK_VNET_HDR = 1
 LINK_USO = 2
 """Flags of a link, the same as TC_LINK_* in tunnel_core.h (a test compares them)."""
 
-TRANSMIT_QUEUE = 1000
+TRANSMIT_QUEUE = 3000
 """Packets that wait in the kernel for us: 500, the default, drops bursts of small packets."""
 INITIAL_MTU = 1420
 VNET_HDR_BYTES = 10

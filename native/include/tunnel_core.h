@@ -22,6 +22,8 @@
 #define TC_NO_COALESCE_UDP 8
 #define TC_NO_AVX512 16
 #define TC_NO_AVX2 32
+/* And one that asks: workers run in real time where the process may, and else as ever. */
+#define TC_REAL_TIME 64
 
 /* Link flags. With TC_LINK_VNET_HDR every read and write on the link starts with the 10-byte
  * struct virtio_net_hdr of linux/virtio_net.h, and a unit may be a super-segment of up to 64 KB. */

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine.h"
@@ -24,6 +26,10 @@ enum { SLOTS = SLOT_OUTER + 2 * TC_MAX_PATHS };
 /* A batch of the link ends at this many bytes or packets: enough to fill the calls below, little
  * enough to stay in the caches and to let the other direction in. */
 enum { BATCH_BYTES = 64 * 1024, BATCH_PACKETS = 64 };
+
+/* Rounds of fewer bytes than this are thin, and after so many of them there is a pause of so many
+ * nanoseconds. */
+enum { THIN = 4096, BULK = 16384, THIN_ROUNDS = 8, PAUSE = 200 * 1000 };
 
 static int watch(tc_worker *worker, int fd, uint32_t slot) {
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = slot};
@@ -94,11 +100,13 @@ static int serve_link(tc_worker *worker, const tc_link *link) {
         } else {
             tc_count(&worker->counters, TC_COUNT_TX_UNITS, 1);
             reads++;
+            worker->moved += unit.length;
             if (!tc_sender_unit(sender, &unit))
                 answer_unreachable(worker, link, &unit);
         }
     }
     tc_sender_flush(sender);
+    worker->more |= reads == BATCH_PACKETS;
     return dead;
 }
 
@@ -107,7 +115,7 @@ static void serve_outer(tc_worker *worker, uint32_t slot) {
     const tc_outer *outer = &worker->outers[path];
     int fd = (slot - SLOT_OUTER) % 2 ? outer->fd6 : outer->fd4;
     if (fd >= 0)
-        tc_receiver_batch(&worker->receiver, fd, (uint8_t)path);
+        worker->moved += tc_receiver_batch(&worker->receiver, fd, (uint8_t)path);
 }
 
 /* Sessions that their first packet confirmed. Rare: once a handshake. */
@@ -124,12 +132,58 @@ static void settle(tc_worker *worker) {
     receiver->confirms = 0;
 }
 
+static uint64_t rest(tc_worker *worker) {
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = PAUSE}, NULL);
+    return tc_engine_now(worker->engine);
+}
+
+/* Whether the round that is over was so thin that the next should be preceded by a pause.
+ *
+ * Who looks for every packet anew is woken for every packet, and at the cost of that moves few of
+ * them. So when round after round was thin, and the next began almost at once, the worker lets a
+ * batch come together before each round, until a pause brings nothing or batches are bulk. Traffic
+ * that leaves gaps never waits for that, and bulk, of which a single read is a batch, does not
+ * either. */
+static bool gathers(tc_worker *worker) {
+    bool gathering = worker->thin_rounds > THIN_ROUNDS;
+    bool again = gathering ? worker->moved < BULK : worker->moved < THIN && worker->soon;
+    worker->thin_rounds = again ? worker->thin_rounds + 1 : 0;
+    return worker->thin_rounds > THIN_ROUNDS && !worker->more;
+}
+
+/* What is ready, after a wait if there is nothing yet; 0 or -1 when there is still nothing. */
+static int next_events(tc_worker *worker, struct epoll_event *ready) {
+    uint64_t now = tc_engine_now(worker->engine);
+    if (gathers(worker)) {
+        now = rest(worker);
+        tc_urgency_rest(&worker->urgency, now);
+    }
+    int count = epoll_wait(worker->epoll, ready, SLOTS, 0);
+    if (count) {
+        tc_urgency_go_on(&worker->urgency, now);
+    } else {
+        if (worker->thin_rounds > THIN_ROUNDS)
+            worker->thin_rounds = 0; /* not even a pause brought anything */
+        count = epoll_wait(worker->epoll, ready, SLOTS, -1);
+        now = tc_engine_now(worker->engine);
+        tc_urgency_rest(&worker->urgency, now);
+    }
+    worker->soon = now - worker->woken < PAUSE;
+    worker->woken = now;
+    worker->moved = 0;
+    worker->more = false;
+    return count;
+}
+
 static void *run(void *argument) {
     tc_worker *worker = argument;
     tc_engine *engine = worker->engine;
     struct epoll_event ready[SLOTS];
+    (void)prctl(PR_SET_TIMERSLACK, 1UL); /* or a pause would be twice as long */
+    bool real_time = engine->options.flags & TC_REAL_TIME;
+    tc_urgency_begin(&worker->urgency, real_time, tc_engine_now(engine));
     while (atomic_load(&engine->running)) {
-        int count = epoll_wait(worker->epoll, ready, SLOTS, -1);
+        int count = next_events(worker, ready);
         if (count <= 0)
             continue;
         int dead = 0, gone = 0; /* of the link and of the port */

@@ -12,6 +12,7 @@
 #include "outer.h"
 #include "receive.h"
 #include "send.h"
+#include "urgency.h"
 
 struct tc_engine;
 
@@ -26,6 +27,13 @@ typedef struct tc_worker {
     tc_outer outers[TC_MAX_PATHS];
     tc_counters counters;
     tc_icmp_limit icmp;
+    /* The thread's own. */
+    tc_urgency urgency;
+    uint32_t moved;       /* bytes, in this round */
+    bool more;            /* the round ended before the link was empty */
+    uint32_t thin_rounds; /* in a row */
+    bool soon;            /* it began soon after the one before */
+    uint64_t woken;       /* nanoseconds: when this round began */
     tc_sender sender;
     tc_receiver receiver;
     uint8_t *input; /* TC_LINK_READ_BYTES */

@@ -30,6 +30,7 @@ from providers.wireguard.snapshot import check_change
 from providers.wireguard.status import peer_report, tunnel_status
 from providers.wireguard.uapi_socket import DIRECTORY, UapiServer
 from tunnel import (
+    REAL_TIME,
     Engine,
     EventKind,
     PacketTunnelProvider,
@@ -102,7 +103,8 @@ class WireGuardProvider(PacketTunnelProvider):
         try:
             check_change(change)
             crypto = crypto_flags(options.get("crypto", "auto"))
-            self._engine = Engine(workers=context.workers, flags=crypto)
+            urgency = REAL_TIME if options.get("real_time") else 0
+            self._engine = Engine(workers=context.workers, flags=crypto | urgency)
             self._log.debug("packets are sealed with %s", crypto_name(crypto))
             self._device = Device(self._engine, wall=time.time_ns)
             for worker, link in enumerate(context.links):

@@ -49,6 +49,7 @@ class Options:
     provider: str = "wireguard"
     workers: int = 1
     crypto: str = "auto"
+    realtime: bool = True
     check: bool = False
     log_level: str = "info"
     ephemeral_key: bool = False
@@ -104,6 +105,13 @@ def _refusing(command: _Command) -> _Command:
 @click.option("--provider", metavar="NAME", default="wireguard", show_default=True)
 @click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=1, show_default=True)
 @click.option("--crypto", type=click.Choice(CRYPTO), default="auto", show_default=True)
+@click.option(
+    "--realtime",
+    type=click.Choice(("auto", "off")),
+    default="auto",
+    show_default=True,
+    help="Move packets at real-time priority where permitted: less waiting under load.",
+)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option("--check", is_flag=True, help="Print what would be applied, and apply nothing.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
@@ -142,6 +150,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
         provider=values["provider"],
         workers=values["workers"],
         crypto=values["crypto"],
+        realtime=values["realtime"] == "auto",
         check=values["check"],
         log_level=values["log_level"],
         ephemeral_key=values["ephemeral_key"],

@@ -124,7 +124,7 @@ class _Service:
             policy=plan.policy,
             workers=plan.options.workers,
             manage=plan.managed,
-            options={"crypto": plan.options.crypto},
+            options={"crypto": plan.options.crypto, "real_time": plan.options.realtime},
             log=self.log,
         )
 
