@@ -275,7 +275,11 @@ class Sender:
         usable = recovery.una + self.window - recovery.nxt
         if self._forced:
             return max(min(available, usable, segment), 1)
-        length = min(available, usable, recovery.room, self._quantum)
+        room = recovery.room
+        length = min(available, usable, room, self._quantum)
+        if usable < segment <= room and usable < available:
+            # The peer's window keeps us back, which says as little of the path as an idle user.
+            recovery.rate.limited_by_application(recovery.nxt - recovery.una)
         if length >= segment:
             return length - length % segment if length < available else self._whole(length)
         if length <= 0:
