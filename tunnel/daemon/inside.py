@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,13 @@ class InTunnel:
     ) -> tuple[asyncio.Transport, Any]:
         """Connect inside the tunnel, as loop.create_connection does."""
         return await self.net().create_connection(protocol_factory, host, port, **options)
+
+    async def start_tls(
+        self, transport: asyncio.WriteTransport, protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext, **options: Any,
+    ) -> asyncio.Transport:  # fmt: skip
+        """Go over to TLS on an open connection, as loop.start_tls does."""
+        return await self.net().start_tls(transport, protocol, sslcontext, **options)
 
     async def start_server(
         self, client_connected_cb: Callable[..., Any], host: str | None = None, port: int = 0,

@@ -68,7 +68,7 @@ class NetStack(StackLoop):
 
     async def start_tls(
         self,
-        transport: asyncio.Transport,
+        transport: asyncio.WriteTransport,
         protocol: asyncio.BaseProtocol,
         sslcontext: ssl.SSLContext,
         *,
