@@ -93,7 +93,7 @@ class FakeRoutes:
         self._journal.append(("apply", interface, path.interface and path.interface.name))
         return Desired(mark=settings.fwmark or self.mark)
 
-    async def clear(self) -> None:
+    async def clear(self, *, keep_closed: bool = False) -> None:
         self._journal.append("clear routes")
 
 

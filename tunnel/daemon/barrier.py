@@ -183,6 +183,11 @@ class Barrier:
         self._log.info("kill switch confirmed: it stays closed")
         return True
 
+    def stays_closed(self, ending: Ending) -> bool:
+        """Whether it outlives a tunnel that ends so."""
+        orderly = ending.reason in ORDERLY and ending.error is None
+        return self._switch is not None and not (orderly and not self.policy.lockdown_on_exit)
+
     def end(self, ending: Ending) -> None:
         """Open it after an orderly end, and leave it closed after any other."""
         if self._timer is not None:
@@ -190,8 +195,7 @@ class Barrier:
             self._timer = None
         if self._switch is None:
             return
-        orderly = ending.reason in ORDERLY and ending.error is None
-        if orderly and not self.policy.lockdown_on_exit:
+        if not self.stays_closed(ending):
             self._open()
             return
         self._switch.leave()

@@ -93,9 +93,13 @@ def _alone(action: str, allowed: tuple[Inbound, ...], seconds: float | None) -> 
             raise TunnelError("the kill switch is open; there is nothing to confirm")
         switch.close(Desired(inbound=switch.inbound_left()), watch=False)
         switch.leave()
-    elif action == "off" and (closed or switch.was_left()):
-        switch.close(Desired(), watch=False)
-        switch.open()
+    elif action == "off":
+        from tunnel.policy.apply import remove_left
+
+        if closed or switch.was_left():
+            switch.close(Desired(), watch=False)
+            switch.open()
+        remove_left()
     rules = standing_rules()
     return {
         "schema": SCHEMA,

@@ -284,6 +284,7 @@ class TunnelSession(InTunnel):
         self._end(ending)
         self._grace.mind(None, "")
         self._show(TunnelStatus.DISCONNECTING, ending.reason.value)
+        self._underlay.keep_closed = self.barrier.stays_closed(ending)
         await self._undo.unwind()
         self.failure = ending.error
         if ending.error is None:

@@ -52,7 +52,8 @@ class Moved(Enum):
 class Underlay:
     """One tunnel's path, routes and outer sockets.
 
-    `waiting` says why the sockets are closed; it is empty while they are open.
+    `waiting` says why the sockets are closed; it is empty while they are open. `endpoints` tells
+    the peers' addresses, and `keep_closed` says that the kill switch outlives the tunnel.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Underlay:
         self._routes: MachineRoutes = machine.routes(log.info, name)
         self._keeper: Keeper | None = None
         self.endpoints: Callable[[], Iterable[Address]] = lambda: ()
+        self.keep_closed = False
         self._mover = Mover(policy.decide(()), _damping(config.binding))
         self._stirred = asyncio.Event()
         self._causes: list[str] = []
@@ -120,7 +122,7 @@ class Underlay:
             if self._monitor is not None:
                 await self._monitor.aclose()
         finally:
-            await self._routes.clear()
+            await self._routes.clear(keep_closed=self.keep_closed)
 
     async def open(self, port: int, mark: int) -> None:
         """Open the sockets on the first path, or wait for one.
@@ -280,7 +282,7 @@ class Underlay:
         """Remove every address, route and rule that was made."""
         async with self._one_at_a_time:
             self._settings = None
-            await self._routes.clear()
+            await self._routes.clear(keep_closed=self.keep_closed)
 
     async def _move_to(self, path: Path) -> Moved:
         await self._apply_to(path)

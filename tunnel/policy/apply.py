@@ -244,12 +244,14 @@ class MachineRoutes:
             return
         slot, connection = self._held()
         dump = connection.read()
-        keep = keep_closed and self._asked.policy.include_all_networks
+        keep = keep_closed and slot.note().closed
         wanted = Desired(link=self.in_force.link)
         if keep:
             nowhere = replace(self._asked, interface=None, path=Path(PathStatus.UNSATISFIED, ""))
             wanted = replace(self._wanted(nowhere, dump), link=self.in_force.link)
         steps = plan(wanted, dump, slot.number, self.numbers, self.in_force)
+        if keep and not self._asked.policy.include_all_networks:
+            steps = Plan()  # closed by the run before this one, which did not get far
         try:
             _carry_out(connection, steps, wanted.link)
             self._guard(None, wanted, slot)
@@ -265,8 +267,10 @@ class MachineRoutes:
         return self._slot, self._connection
 
 
-def remove_left(name: str, numbers: Numbers | None = None, run: FilePath = RUN) -> int:
-    """Remove what the tunnel of this name left when it ended, closed or not, with no daemon.
+def remove_left(
+    name: str | None = None, numbers: Numbers | None = None, run: FilePath = RUN
+) -> int:
+    """Remove what the tunnel of this name (None: any) left when it ended, closed or not.
 
     Returns how many routes, rules and tables that were. A running tunnel is left alone. Raises
     PrivilegeError, OSError.
@@ -275,7 +279,7 @@ def remove_left(name: str, numbers: Numbers | None = None, run: FilePath = RUN) 
     try:
         for number in range(SLOTS):
             if (slot := Slot.take_if_free(number, run)) is not None:
-                theirs = slot.note().name == name
+                theirs = name in (None, slot.note().name)
                 left += _clean(connection, slot, numbers or Numbers()) if theirs else 0
                 slot.release(keep=not theirs and slot.note() != Note())
     finally:
