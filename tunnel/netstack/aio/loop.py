@@ -58,7 +58,7 @@ class StackLoop:
         self.stack = Stack(packed, mtu, secret=os.urandom(64), settings=chosen, memory=memory)
         self.dns = [ip_interface(str(server)).ip for server in dns]
         self.closed = False
-        self._link = UnitLink(fd, link_flags)
+        self.link = UnitLink(fd, link_flags)
         self._left: list[Outgoing] = []  # what the full link did not take
         self._scheduled = False
         self.ports = ports
@@ -108,9 +108,9 @@ class StackLoop:
         self.closed = True
         if self.ports is not None:
             self.ports.close()
-        self.loop.remove_reader(self._link.fd)
+        self.loop.remove_reader(self.link.fd)
         if self._left:
-            self.loop.remove_writer(self._link.fd)
+            self.loop.remove_writer(self.link.fd)
             self._left = []
         if self._timer is not None:
             self._timer.cancel()
@@ -209,7 +209,7 @@ class StackLoop:
 
     def _on_readable(self) -> None:
         try:
-            units = self._link.read()
+            units = self.link.read()
         except (FlowClosed, EngineError) as error:
             self.end(ConnectionAbortedError(errno.ECONNABORTED, str(error)))
             return
@@ -220,7 +220,7 @@ class StackLoop:
 
     def _on_writable(self) -> None:
         left, self._left = self._left, []
-        self.loop.remove_writer(self._link.fd)
+        self.loop.remove_writer(self.link.fd)
         self._write(left)
         if not self._left:
             self._turn()
@@ -265,14 +265,14 @@ class StackLoop:
 
     def _write(self, packets: list[Outgoing]) -> None:
         try:
-            taken = self._link.write(packets)
+            taken = self.link.write(packets)
         except (FlowClosed, EngineError) as error:
             self._left = []
             self.loop.call_soon(self._fail, str(error))
             return
         if taken < len(packets):
             self._left = packets[taken:]
-            self.loop.add_writer(self._link.fd, self._on_writable)
+            self.loop.add_writer(self.link.fd, self._on_writable)
 
     def _fail(self, words: str) -> None:
         if not self.closed:
