@@ -98,6 +98,20 @@ def test_unbound_has_no_interface_tables() -> None:
     assert {r.preference for r in desired(FULL, "tt0", UNBOUND, DUMP, 0).rules} == {7480, 7512}
 
 
+def test_an_interface_keeps_its_table_while_others_come_and_go() -> None:
+    def tables(*used: Interface, dump: Dump) -> tuple[dict[str | None, int], Dump]:
+        wanted = desired(TunnelSettings(), None, replace(BOUND, interfaces=used), dump, 0)
+        found = {rule.oif: rule.table for rule in wanted.rules if rule.oif}
+        return found, replace(DUMP, rules=(*DUMP.rules, *wanted.rules))
+
+    wlan, eth = replace(WWAN, index=2, name="wlan0"), replace(WWAN, index=1, name="eth0")
+    alone, dump = tables(WWAN, dump=DUMP)
+    both, dump = tables(wlan, WWAN, dump=dump)
+    other, _ = tables(eth, WWAN, dump=dump)
+    assert alone["wwan0"] == both["wwan0"] == other["wwan0"]
+    assert len(set(both.values())) == len(set(other.values())) == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "mark"),
     [

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from bench.implementations import eventually
 from tests.netns.command import tunnelctl
 from tests.netns.conftest import address
-from tests.netns.world import INNER, World, make_world
+from tests.netns.world import INNER, PORT, World, make_world
 from tools.netlab import Lab
 
 pytestmark = pytest.mark.root
@@ -84,6 +86,98 @@ def test_a_better_path_is_proven_first_and_no_packet_is_lost(world: World) -> No
     tunneld.expect("moved to wlan0")
     assert ping.lost() == 0
     assert used(world) == "wlan0"
+    assert not [line for line in tunneld.lines if "reasserting" in line]
+    assert tunneld.end() == 0
+    assert world.leftovers() == []
+
+
+def test_tcp_crosses_a_move_without_a_retransmission(world: World) -> None:
+    binding(world, 'bind = "wifi,cellular"\ndwell = 0.5\nhold_down = 0')
+    down(world, "wlan0")
+    tunneld = world.start()
+    tunneld.expect("connected")
+    for router in world.routers.values():  # slow enough for no queue to overflow by itself
+        for device in ("down0", "up0"):
+            router.run(f"tc qdisc add dev {device} root tbf rate 200mbit burst 256k limit 4m")
+    serving = world.server.start("iperf3 -s -1 --json", stdout=subprocess.DEVNULL)
+    eventually("iperf3", lambda: ":5201" in world.server.run("ss -tln").stdout)
+    client = world.client.start(
+        f"iperf3 -c {INNER} -t 5 -b 50M --json", stdout=subprocess.PIPE, text=True
+    )
+    eventually("data", lambda: world.outer("wwan0") > 500)
+    up(world, "wlan0")
+    tunneld.expect("moved to wlan0")
+    report = json.loads(client.communicate(timeout=30)[0])
+    assert serving.wait(10) == 0
+    assert report["end"]["sum_received"]["bytes"] > 20e6
+    assert report["end"]["sum_sent"]["retransmits"] == 0
+    assert world.outer("wlan0") > 500
+    assert tunneld.end() == 0
+
+
+@pytest.mark.parametrize("how", ["carrier", "address", "gone"])
+def test_a_path_that_dies_is_left_within_a_second(world: World, how: str) -> None:
+    tunneld = world.start("--bind", "wifi,cellular")
+    tunneld.expect("connected")
+    assert used(world) == "wlan0"
+    ping = Pinging(world, 600)
+    if how == "carrier":
+        world.routers["wlan0"].ip("link set down0 down")
+    elif how == "address":
+        world.client.ip("addr flush dev wlan0")
+    else:
+        world.client.ip("link del wlan0")
+    eventually("the other path", lambda: used(world) == "wwan0")
+    assert ping.lost() < 200  # of one a 5 ms: a second
+    assert not [line for line in tunneld.lines if "reasserting" in line]
+    assert tunneld.end() == 0
+
+
+def block(world: World, interface: str, *directions: str) -> None:
+    """Lose the tunnel's packets on a path without a word, beyond what the client can see."""
+    rules = {
+        "out": f"iifname down0 udp dport {PORT} drop",
+        "back": f"oifname down0 udp sport {PORT} drop",
+    }
+    words = "add table ip hole; add chain ip hole f { type filter hook forward priority 0; }; "
+    words += "; ".join(f"add rule ip hole f {rules[one]}" for one in directions)
+    world.routers[interface].run(["nft", words])
+
+
+def unblock(world: World, interface: str) -> None:
+    world.routers[interface].run("nft delete table ip hole")
+
+
+def test_a_path_that_dies_in_silence_is_left_within_six_seconds(world: World) -> None:
+    binding(world, 'bind = "wifi,cellular"\ndwell = 0.5')
+    tunneld = world.start()
+    tunneld.expect("connected")
+    assert used(world) == "wlan0"
+    ping = Pinging(world, 1600)
+    block(world, "wlan0", "out", "back")
+    tunneld.expect("proving wwan0")
+    tunneld.expect("moved to wwan0")
+    assert ping.lost() < 1200  # of one a 5 ms: six seconds
+    assert used(world) == "wwan0"
+    reason = tunnelctl(world.client, "status", world.interface)["path"]["reason"]
+    assert reason.startswith("wwan0 stays in use until wlan0 answers")
+    assert tunneld.end() == 0
+
+
+@pytest.mark.parametrize("lost", [("out",), ("out", "back")], ids=["no way there", "nothing"])
+def test_a_path_that_does_not_answer_is_not_moved_to(world: World, lost: tuple[str, ...]) -> None:
+    binding(world, 'bind = "wifi,cellular"\ndwell = 0.5\nhold_down = 0')
+    down(world, "wlan0")
+    tunneld = world.start()
+    tunneld.expect("connected")
+    block(world, "wlan0", *lost)
+    ping = Pinging(world, 1200)
+    up(world, "wlan0")
+    tunneld.expect("proving wlan0")
+    said = tunneld.expect("not moving to wlan0: the far end does not answer over it")
+    assert "wwan0 stays in use, the next try is in 15 s" in said
+    assert ping.lost() == 0
+    assert used(world) == "wwan0"
     assert not [line for line in tunneld.lines if "reasserting" in line]
     assert tunneld.end() == 0
     assert world.leftovers() == []

@@ -18,7 +18,7 @@ the address and port they were made to, through the table of the interface.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
@@ -47,18 +47,25 @@ class Place:
 
 
 class _Shelf:
-    """Hands out the tables of a slot, in order; the first is the tunnel's own."""
+    """Hands out the tables of a slot; the first is the tunnel's own.
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._next = 1
+    An interface keeps the table that it has while others come and go: in handing tables over there
+    are moments in which rp_filter drops what arrives.
+    """
 
-    def take(self) -> int | None:
-        """Return the next table, None when there is none left."""
-        if self._next >= TABLES_PER_SLOT:
-            return None
-        self._next += 1
-        return self._place.numbers.interface_table(self._place.slot, self._next - 1)
+    def __init__(self, place: Place, dump: Dump, names: Collection[str]) -> None:
+        ours = place.numbers.tables(place.slot)[1:TABLES_PER_SLOT]
+        self._known = {
+            rule.oif: rule.table
+            for rule in dump.rules
+            if rule.protocol == PROTOCOL and rule.oif in names and rule.table in ours
+        }
+        kept = set(self._known.values())
+        self._free = iter([table for table in ours if table not in kept])
+
+    def take(self, name: str | None = None) -> int | None:
+        """Return an interface's table or, without a name, a free one; None where none is left."""
+        return self._known[name] if name in self._known else next(self._free, None)
 
 
 def interface_tables(
@@ -71,12 +78,12 @@ def interface_tables(
     """Return the routes and rules of a path's interfaces; `mark` is asked for where it is given."""
     routes: list[Route] = []
     rules: list[Rule] = []
-    shelf = _Shelf(place)
+    shelf = _Shelf(place, dump, {i.name for i in path.interfaces})
     tables: dict[str, int] = {}
     # Every kernel with a version has its first rule; booted with ipv6.disable=1 it takes none.
     versions = sorted({rule.version for rule in dump.rules})
     for interface in sorted(path.interfaces, key=lambda i: i.index) if path.bound else ():
-        table = shelf.take()
+        table = shelf.take(interface.name)
         if table is None:
             break
         tables[interface.name] = table
