@@ -11,15 +11,16 @@ import pytest
 from tunnel.config import InterfaceOverride
 from tunnel.errors import ConfigError
 from tunnel.policy.binding import BindingPolicy, Term
-from tunnel.policy.change import PathChange, path_change
+from tunnel.policy.change import ChangeKind, PathChange, path_change
 from tunnel.policy.classify import Facts
 from tunnel.policy.interface import InterfaceType
 from tunnel.policy.numbers import PROTOCOL, TABLE_MAIN
-from tunnel.policy.path import Path
+from tunnel.policy.path import Path, PathStatus
 from tunnel.policy.rtnl import (
     Dump,
     Link,
     LinkAddress,
+    Neighbour,
     Route,
     Rule,
 )
@@ -233,6 +234,67 @@ def test_unbound_follows_the_default_route() -> None:
     assert found.new.interface is not None
     assert (found.old.interface.name, found.new.interface.name) == ("wlan0", "wwan0")
     assert not found.new.bound
+
+
+GATEWAY = ip_address("10.2.0.1")
+
+
+def router(mac: str) -> Dump:
+    return replace(DUMP, neighbours=(Neighbour(3, GATEWAY, mac),))
+
+
+NETWORKS = [
+    (router("aa:aa"), router("bb:bb"), "10.2.0.1 on wwan0 is another router (bb:bb, was aa:aa)"),
+    (DUMP, router("aa:aa"), None),  # heard of for the first time
+    (router("aa:aa"), DUMP, None),
+    (router("aa:aa"), router("aa:aa"), None),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "cause"), NETWORKS)
+def test_another_router_is_another_network(old: Dump, new: Dump, cause: str | None) -> None:
+    found = change(new, old=old)
+    assert (found and found.cause) == cause
+    if found is not None:
+        assert found.kinds == {ChangeKind.NETWORK}
+
+
+def test_kinds_of_changes() -> None:
+    for new, kind in (
+        (with_link("wwan0", carrier=False), ChangeKind.INTERFACE),
+        (remade(), ChangeKind.INTERFACE),
+        (with_link("wwan0", mtu=1280), ChangeKind.DETAIL),
+        (replace(DUMP, addresses=MOVED), ChangeKind.DETAIL),
+    ):
+        found = change(new)
+        assert found is not None
+        assert found.kinds == {kind}
+
+
+def test_what_the_managers_say_is_in_the_state() -> None:
+    waiting = Said(operator="Op", roaming=True, waiting="is registered with Op but not connected")
+    bare = replace(DUMP, routes=DUMP.routes[:1])
+    state = build(bare, {"wwan0": waiting})
+    wwan = interfaces(state)["wwan0"]
+    assert (wwan.operator, wwan.roaming, wwan.expensive) == ("Op", True, True)
+    assert wwan.satisfiable
+    path = CELLULAR.decide([wwan])
+    assert path.status is PathStatus.SATISFIABLE
+    assert "wwan0 (cellular) is registered with Op but not connected" in path.reason
+    # The user knows better, and what is routed is connected whatever a manager says.
+    cheap = build(DUMP, {"wwan0": waiting}, wwan0=Override(expensive=False))
+    assert not interfaces(cheap)["wwan0"].expensive
+    assert interfaces(cheap)["wwan0"].usable
+
+
+def test_over_a_tunnel_any_route_counts() -> None:
+    narrow = Route(ip_network("192.0.2.0/24"), 74000, 4, protocol=PROTOCOL)
+    dump = replace(
+        DUMP,
+        routes=(narrow,),
+        addresses=(*DUMP.addresses, LinkAddress(4, ip_interface("10.9.0.2/24"))),
+    )
+    assert interfaces(build(dump))["tunnel0"].routed == {4}
 
 
 def test_unseen_changes_merge() -> None:

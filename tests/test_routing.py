@@ -186,6 +186,14 @@ def test_a_route_whose_gateway_is_not_on_link_any_more_is_not_copied() -> None:
 
 # ---- rules beside other programs' ----
 
+OTHERS = (
+    Route(ANY4, 51820, 4),
+    Route(ANY4, 99, 4),
+    Route(ANY6, 99, 4),
+    Route(ip_network("100.64.0.0/10"), 52, 5),
+    Route(ip_network("128.0.0.0/1"), 53, 5),
+)
+
 
 @pytest.mark.parametrize(
     ("foreign", "base"),
@@ -195,7 +203,12 @@ def test_a_route_whose_gateway_is_not_on_link_any_more_is_not_copied() -> None:
             (Rule(4, 7399, 51820, mark=1, invert=True), Rule(4, 7398, 254, suppress_prefixlen=0)),
             7256,
         ),
-        ((Rule(6, 5270, 52),), 5128),
+        ((Rule(6, 5270, 99),), 5128),
+        ((Rule(4, 5270, 52),), 7400),  # a mesh VPN's table, which knows its own networks
+        ((Rule(4, 5270, 53),), 5128),  # two halves of everything
+        ((Rule(4, 5250, 0, action=7),), 5112),
+        ((Rule(4, 5210, 254, mark=0x80000, mask=0xFF0000),), 7400),
+        ((Rule(4, 5200, 254),), 5064),
         ((Rule(4, 7528, 99),), 7400),
         ((Rule(4, 7527, 99),), 7384),
         ((Rule(4, 3, 99),), 8),
@@ -206,8 +219,8 @@ def test_a_route_whose_gateway_is_not_on_link_any_more_is_not_copied() -> None:
     ],
 )
 def test_rule_base(foreign: tuple[Rule, ...], base: int) -> None:
-    assert rule_base((*DUMP.rules, *foreign), NUMBERS) == base
-    dump = replace(DUMP, rules=(*DUMP.rules, *foreign))
+    dump = replace(DUMP, rules=(*DUMP.rules, *foreign), routes=(*DUMP.routes, *OTHERS))
+    assert rule_base(dump, NUMBERS) == base
     wanted = desired(FULL, "tt0", BOUND, dump, slot=5)
     assert all(is_our_rule(rule, 5, NUMBERS) for rule in wanted.rules)
     assert not any(is_our_rule(rule, 6, NUMBERS) for rule in wanted.rules)

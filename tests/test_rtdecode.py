@@ -132,7 +132,7 @@ MARKED = (attribute(10, u32(51820)), attribute(16, u32(0xFFFFFFFF)))
             0,
             (MARKED[0], attribute(16, u32(1))),
             Rule(4, 98, 51820, mark=51820, mask=1),
-            True,
+            False,
         ),
     ],
 )

@@ -205,6 +205,7 @@ def test_rules_come_before_a_vpn_that_starts_later(
 
     async def work(monitor: PathMonitor, routes: MachineRoutes) -> None:
         await routes.apply(None, TunnelSettings(), monitor.path)
+        client.ip("route add default via 10.1.0.1 dev wlan0 table 51820")
         # As wg-quick does it: no preference, so the kernel takes those just above the lowest.
         client.ip("rule add not fwmark 7 table 51820")
         client.ip("rule add table main suppress_prefixlength 0")

@@ -72,7 +72,7 @@ def path_change(
         causes += [cause for name in names if name in used for cause in found[name]]
         causes += [f"routes of {name} changed" for name in sorted(rerouted) if not found[name]]
         causes = causes or [cause for name in names for cause in found[name]]
-    if old_state.rules != new_state.rules:
+    if (old_state.rules, old_state.leading) != (new_state.rules, new_state.leading):
         causes.append("routing rules changed")
     if not differs and not causes:
         return None

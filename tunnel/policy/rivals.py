@@ -51,7 +51,7 @@ def cut_off(
     if not foreign(dump.rules):
         return tuple(interfaces)
     numbers = Numbers()
-    preference = rule_base(dump.rules, numbers)
+    preference = rule_base(dump, numbers)
     others = replace(dump, rules=tuple(r for r in dump.rules if r.protocol != PROTOCOL))
     routed = [i for i in interfaces if i.routed]
     rules, routes = [], []

@@ -8,7 +8,7 @@ Two parts, both of which hold at once: for each interface of a bound path a tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tunnel.policy.interface import Interface, InterfaceType
@@ -24,7 +24,8 @@ from tunnel.policy.numbers import (
     Numbers,
 )
 from tunnel.policy.path import Path
-from tunnel.policy.rtnl import Dump, Route, Rule
+from tunnel.policy.rtnl import FR_ACT_TO_TABLE, Dump, Route, Rule
+from tunnel.policy.state import leading
 from tunnel.policy.tunnelroutes import grasp, thrown, tunnel_routes, tunnel_rules
 from tunnel.settings import InterfaceAddress, Network, RoutingPolicy, TunnelSettings
 
@@ -56,20 +57,25 @@ def tunnel_mtu(settings: TunnelSettings, interfaces: Sequence[Interface]) -> int
     return max(TUN_MTU_MIN, min(TUN_MTU_MAX, smallest - OUTER_OVERHEAD))
 
 
-def rule_base(rules: Iterable[Rule], numbers: Numbers) -> int:
+def rule_base(dump: Dump, numbers: Numbers) -> int:
     """Return the preference of our first band: the usual one, or lower where another VPN is first.
 
-    A rule that catches everything before ours would decide the reverse-path check of our replies
-    (wg-quick, started after us, adds such a pair just above). Then all our bands move before it.
+    A rule before ours that leads every packet somewhere would decide the reverse-path check of our
+    replies (wg-quick, started after us, adds such a pair just above). Then all our bands move
+    before it. One whose table knows a few networks only (a mesh VPN's) is left where it is, or its
+    networks would be lost to the tunnel.
     """
     room = BANDS * SLOTS
+    everywhere = leading(dump)
     lowest = min(
         (
             rule.preference
-            for rule in rules
-            if rule.protocol != PROTOCOL
+            for rule in dump.rules
+            if 0 < rule.preference < numbers.rule_base + room
+            and rule.protocol != PROTOCOL
             and rule.catches_all
-            and 0 < rule.preference < numbers.rule_base + room
+            and rule.suppress_prefixlen is None
+            and (rule.action != FR_ACT_TO_TABLE or (rule.table, rule.version) in everywhere)
         ),
         default=numbers.rule_base + room,
     )
@@ -94,7 +100,7 @@ def desired(
     numbers = numbers or Numbers()
     policy = policy or RoutingPolicy()
     settings = policy.applied_to(settings)
-    place = Place(slot, rule_base(dump.rules, numbers), numbers)
+    place = Place(slot, rule_base(dump, numbers), numbers)
     link = dump.link(interface) if interface is not None else None
     if link is None and not policy.include_all_networks:
         routes, rules = interface_tables(path, dump, place)

@@ -150,6 +150,7 @@ class Rule:
             self.action not in (FR_ACT_GOTO, FR_ACT_NOP)
             and not self.special
             and not self.ip_protocol
+            and (self.mark is None or self.invert)
             and all(
                 selector is None
                 for selector in (

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from tunnel.config import InterfaceOverride
 
 
+_HALF = 1
+"""Two routes of this length make a default route that outdoes the machine's own (OpenVPN)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Override:
     """What the user knows better of one interface; None leaves it to the evidence."""
@@ -76,11 +80,15 @@ def _dns_address(word: str, name: str, where: Where | None) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class NetworkState:
-    """Interfaces by index, the main table's routes by interface index, and others' rules."""
+    """Interfaces by index, the main table's routes by interface index, and others' rules.
+
+    `leading` are the tables of others (with the IP version) that lead everywhere.
+    """
 
     interfaces: tuple[Interface, ...] = ()
     routes: Mapping[int, tuple[Route, ...]] = field(default_factory=dict)
     rules: frozenset[Rule] = frozenset()
+    leading: frozenset[tuple[int, int]] = frozenset()
 
     def routes_of(self, interface: Interface) -> tuple[Route, ...]:
         """Return the main table's routes over an interface, in the kernel's order."""
@@ -142,6 +150,15 @@ class Sources:
     prefixes: Mapping[int, tuple[tuple[Address, Network], ...]] = field(default_factory=dict)
 
 
+def leading(dump: Dump) -> frozenset[tuple[int, int]]:
+    """Return the (table, version) pairs that have a route for everything, ours left out."""
+    return frozenset(
+        (route.table, route.version)
+        for route in dump.routes
+        if route.destination.prefixlen <= _HALF and route.protocol != PROTOCOL
+    )
+
+
 def build_state(
     dump: Dump, overrides: Mapping[str, Override], sources: Sources | None = None
 ) -> NetworkState:
@@ -179,6 +196,9 @@ def build_state(
         interfaces=tuple(found),
         routes={index: tuple(some) for index, some in routes.items()},
         rules=frozenset(rule for rule in dump.rules if rule.protocol != PROTOCOL),
+        leading=frozenset(
+            (table, version) for table, version in leading(dump) if table != TABLE_MAIN
+        ),
     )
 
 
