@@ -110,11 +110,12 @@ def test_a_link_comes_back_as_a_link(path: Path) -> None:
     path.symlink_to("real")
 
     async def main() -> None:
-        dns = keeper(path)
+        network = ["home"]
+        dns = keeper(path, network=network.copy)
         await dns.apply("wg0", TWO)
         assert not path.is_symlink()
         assert path.with_name("real").read_text() == OLD
-        dns.network_changed()
+        network.append("elsewhere")
         path.write_text("nameserver 203.0.113.1\n")
         await until(lambda: path.read_text() == OURS)
         await dns.clear()
@@ -178,9 +179,10 @@ def test_on_another_network_what_is_written_newly_is_what_comes_back(path: Path)
     new = "nameserver 203.0.113.1\n"
 
     async def main() -> None:
-        dns = keeper(path)
+        network = ["home"]
+        dns = keeper(path, network=network.copy)
         await dns.apply("wg0", TWO)
-        dns.network_changed()
+        network.append("elsewhere")
         path.write_text("")  # no file that could be wanted back
         await until(lambda: path.read_text() == OURS)
         path.write_text(new)

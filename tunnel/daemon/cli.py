@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, Final
 
 import click
@@ -18,9 +19,6 @@ from tunnel.daemon import client
 from tunnel.errors import TunnelError, UsageError
 
 NOT_YET: Final = (
-    "path",
-    "explain",
-    "leaktest",
     "set",
     "top",
     "capture",
@@ -90,6 +88,61 @@ def killswitch(
     _show(ask(words, allow_inbound, confirm), as_json, _table("show_kill_switch"))
 
 
+@_group.command()
+@_ifname
+@_as_json
+def path(ifname: str | None, as_json: bool) -> None:
+    """Show the path, and every interface with why it is used or not."""
+    _show(client.ask(client.choose(ifname), "path"), as_json, _table("show_path", "prooftables"))
+
+
+@_group.command()
+@click.argument("dest")
+@_ifname
+@click.option("--port", type=click.IntRange(0, 65535), default=443, show_default=True)
+@click.option("--udp", is_flag=True, help="A UDP packet, not a TCP one.")
+@click.option("--from", "source", metavar="ADDR", help="The address it is sent from.")
+@click.option("--mark", metavar="N", default="0", help="The mark of the socket that sends it.")
+@click.option("--user", metavar="UID", type=click.IntRange(0), default=0, help="Who sends it.")
+@click.option("--bound", metavar="IF", help="The interface that its socket is bound to.")
+@_as_json
+def explain(dest: str, ifname: str | None, mark: str, as_json: bool, **fields: Any) -> None:
+    """Say which way a packet to DEST would go, and why: rule, route, source and firewall."""
+    from tunnel.daemon.explain import Question, explain as explained
+
+    try:
+        number = int(mark, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1 << 32:
+        raise UsageError(f"--mark: {mark!r} is no 32-bit number; write it as in 0x7400")
+    device = fields.pop("bound")
+    question = Question(dest, mark=number, device=device, **fields)
+    report = explained(question, lambda: _path_of(ifname))
+    _show(report, as_json, _table("show_explanation", "prooftables"))
+
+
+@_group.command()
+@_ifname
+@_as_json
+def leaktest(ifname: str | None, as_json: bool) -> int:
+    """Try to leak past the tunnel, and watch the links: exit code 0 nothing leaked, 1 something
+    did, 5 it could not be proven.
+    """
+    from tunnel.daemon.leaktest import EXIT, leak_test
+
+    report = leak_test(client.ask(client.choose(ifname), "path"))
+    _show(report, as_json, _table("show_leaktest", "prooftables"))
+    return EXIT[report["result"]]
+
+
+def _path_of(ifname: str | None) -> Any:
+    """Return a tunneld's path; None where none was named and none, or several, run."""
+    if ifname is None and len(client.running()) != 1:
+        return None
+    return client.ask(client.choose(ifname), "path")
+
+
 def _refuse_later_commands() -> None:
     for name in NOT_YET:
 
@@ -102,11 +155,9 @@ def _refuse_later_commands() -> None:
 _refuse_later_commands()
 
 
-def _table(name: str) -> Callable[[Any], None]:
+def _table(name: str, module: str = "tables") -> Callable[[Any], None]:
     def show(answer: Any) -> None:
-        from tunnel.daemon import tables
-
-        getattr(tables, name)(answer)
+        getattr(import_module(f"tunnel.daemon.{module}"), name)(answer)
 
     return show
 

@@ -89,11 +89,15 @@ class Machine:
 
         return Keeper(routes, log)
 
-    def dns(self, log: Callable[[str], None]) -> MachineDNS:
-        """Return the keeper of the machine's resolvers."""
+    def dns(self, log: Callable[[str], None], path: Callable[[], Path]) -> MachineDNS:
+        """Return the keeper of the machine's resolvers; `path` tells which network this is."""
         from tunnel.policy.dnsapply.machinedns import MachineDNS
 
-        return MachineDNS(log=log)
+        def network() -> object:
+            first = path().interface
+            return first and (first.name, first.gateways, first.addresses)
+
+        return MachineDNS(log=log, network=network)
 
     def kill_switch(self, log: Callable[[str], None]) -> KillSwitch:
         """Return the firewall of the kill switch, not yet closed."""

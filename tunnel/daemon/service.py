@@ -135,6 +135,7 @@ class _Service:
         handlers = {
             "status": self._status,
             "stats": self._stats,
+            "path": self._path,
             "reload": self._reload,
             "down": self._down,
             "message": self._message,
@@ -201,6 +202,11 @@ class _Service:
 
     async def _stats(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return self.session.stats()
+
+    async def _path(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        from tunnel.daemon.pathreport import path_view
+
+        return path_view(self.session)
 
     async def _down(self, request: Mapping[str, Any]) -> dict[str, Any]:
         await self.session.stop()

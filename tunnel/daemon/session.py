@@ -105,7 +105,8 @@ class TunnelSession(InTunnel):
         self._underlay.endpoints = lambda: endpoints(self.provider.peers())
         self._follower = Follower(self._underlay, self.provider, self._show_reported, self.log)
         self._grace = Grace(self._no_network)
-        self._dns = self.machine.dns(self.log.info)
+        self.dns = self.machine.dns(self.log.info, lambda: self.path)
+        self.interfaces = self._underlay.interfaces
         self._flow: PacketFlow | None = None
 
     # ---- for the application ----
@@ -237,7 +238,7 @@ class TunnelSession(InTunnel):
         """Make the machine and the sockets' mark agree with these settings. Idempotent."""
         if self._manage:
             await self._underlay.apply(settings)
-            await self._dns.apply(self.interface, settings.dns)
+            await self.dns.apply(self.interface, settings.dns)
             self._watch.look()
         else:
             self._underlay.sockets.set_mark(settings.fwmark)
@@ -333,7 +334,7 @@ class TunnelSession(InTunnel):
         self._push("the packet flow", self._close_flow)
 
         self._push("routes and rules", self._underlay.clear)
-        self._push("DNS", self._dns.clear)
+        self._push("DNS", self.dns.clear)
         self._push("the outer sockets", self._underlay.sockets.close)
         await self._underlay.open(interface.listen_port, interface.fwmark)
 

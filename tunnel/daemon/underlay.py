@@ -99,6 +99,11 @@ class Underlay:
         """The path of this moment, the interface in use first."""
         return self._mover.path
 
+    def interfaces(self) -> tuple[Interface, ...]:
+        """Return every interface of the machine but the tunnel's own."""
+        state = () if self._monitor is None else self._monitor.state.interfaces
+        return tuple(interface for interface in state if interface.name != self._name)
+
     @property
     def candidate(self) -> Interface | None:
         """The interface that is to be proven before it is moved to."""

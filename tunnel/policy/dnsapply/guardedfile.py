@@ -55,12 +55,14 @@ class GuardedFile:
         found = self.text()
         return resolv.read(self._kept()) if resolv.is_ours(found) else found
 
-    def install(self, text: str, *, keep_newer: bool = False) -> None:
+    def install(self, text: str, *, keep_newer: bool = False) -> bool:
         """Put our text into the file, again after another program has changed it.
 
         The original is kept at the first call. With `keep_newer`, what another program has put
-        there since then is kept in its place, if it is a file with servers in it.
+        there since then is kept in its place, if it is a file with servers in it. Tells whether
+        something was kept.
         """
+        kept = False
         with self._explained("written"):
             if not self._text:
                 self._take()
@@ -71,13 +73,16 @@ class GuardedFile:
                 except OSError:
                     self._forget()
                     raise
+                kept = True
             else:
                 if keep_newer and self._is_newer():
                     self._forget()
                     self._keep()
+                    kept = True
                 if self.text() != text:
                     self._write(text)
             self._text = text
+        return kept
 
     def restore(self) -> None:
         """Put the original back and give the file free; safe to call again."""

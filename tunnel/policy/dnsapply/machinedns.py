@@ -40,7 +40,10 @@ RETRY_SECONDS: Final = 1.0
 class MachineDNS:
     """The resolvers of one tunnel on this machine. `log` gets lines for people.
 
-    `path` is the resolv.conf to keep; `inotify` False forces the watch's fallback.
+    `path` is the resolv.conf to keep; `inotify` False forces the watch's fallback. `network` tells
+    which network the machine is on, by any value that differs for another one: what programs write
+    into resolv.conf there is what that network wants, and comes back when the tunnel stops, in
+    place of the former network's.
     """
 
     def __init__(
@@ -51,8 +54,11 @@ class MachineDNS:
         run: Path = RUN,
         state: Path = STATE,
         inotify: bool = True,
+        network: Callable[[], object] = lambda: None,
     ) -> None:
         self._log = log
+        self._network = network
+        self._kept_on: object = None  # the network that the kept original belongs to
         self._inotify = inotify
         self._file = GuardedFile(path, run=run, state=state)
         self._told = ""  # what the resolvconf command was given last
@@ -64,7 +70,6 @@ class MachineDNS:
         self._tending: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
         self._lock = asyncio.Lock()
-        self._network_changed = False
 
     @property
     def in_force(self) -> DNSSettings:
@@ -118,14 +123,6 @@ class MachineDNS:
         async with self._lock:
             await self._clear()
 
-    def network_changed(self) -> None:
-        """Learn that the machine is on another network than before.
-
-        What other programs write into resolv.conf from now on is what that network wants, and
-        comes back when the tunnel stops, in place of the former network's.
-        """
-        self._network_changed = True
-
     # ---- the ways ----
 
     async def _begin(self) -> None:
@@ -135,7 +132,7 @@ class MachineDNS:
                 f"DNS: {path} is the machine's own, and this is another network namespace; make "
                 "/etc/netns/NAMESPACE/resolv.conf, or remove DNS from the configuration"
             )
-        self._network_changed = False
+        self._kept_on = self._network()
         if self._file.recover():
             self._log(f"put {path} back as it was before a tunneld that crashed")
         if method in (DNSMethod.AUTO, DNSMethod.RESOLVED):
@@ -177,7 +174,9 @@ class MachineDNS:
             done = True
         if self._is_right(text, allowed):
             return done
-        self._file.install(text, keep_newer=self._network_changed)
+        network = self._network()
+        if self._file.install(text, keep_newer=network != self._kept_on):
+            self._kept_on = network
         return True
 
     def _is_right(self, text: str, allowed: tuple[str, ...]) -> bool:
