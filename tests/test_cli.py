@@ -201,7 +201,7 @@ def test_down_returns_when_the_daemon_has_ended(
         (["fly"], 2, "fly"),
         (["status", "a", "b"], 2, "extra argument"),
         (["status", "--fast"], 2, "--fast"),
-        (["explain", "10.0.0.1", "--json"], 2, "explain is not there yet; see README.md"),
+        (["capture", "10.0.0.1", "--json"], 2, "capture is not there yet; see README.md"),
         *(([name], 2, f"{name} is not there yet; see README.md") for name in cli.NOT_YET),
     ],
 )
@@ -232,9 +232,9 @@ def test_several_tunnels_have_to_be_named(
 def test_help_names_the_commands_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     shown = capsys.readouterr().out
-    for name in ("status", "stats", "reload", "down", "killswitch"):
+    for name in ("status", "stats", "reload", "down", "killswitch", "path", "explain", "leaktest"):
         assert f"  {name} " in shown
-    assert "leaktest" not in shown
+    assert "capture" not in shown
     assert cli.run([]) == 2
 
 

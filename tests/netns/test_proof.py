@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -134,18 +135,6 @@ def test_wrong_questions_get_one_line(lab: Lab, words: list[str], code: int, lin
     assert done.stderr.count("\n") == 1
 
 
-CLOSED = (
-    "add table inet shut; add chain inet shut out { type filter hook output priority 0; policy "
-    "drop; }; add rule inet shut out oifname { lo, IF } accept; "
-    "add rule inet shut out meta mark MARK udp dport 51820 accept; "
-    "add rule inet shut out icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; "
-    "add table netdev shut; add chain netdev shut w { type filter hook egress devices = "
-    "{ wlan0, wwan0 } priority 0; policy drop; }; add rule netdev shut w ether type arp accept; "
-    "add rule netdev shut w icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; "
-    "add rule netdev shut w udp dport 51820 accept"
-)
-
-
 def test_leaktest_tells_a_leak_from_a_stop_and_proves_nothing_without_its_control(
     world: World,
 ) -> None:
@@ -165,25 +154,78 @@ def test_leaktest_tells_a_leak_from_a_stop_and_proves_nothing_without_its_contro
     ]
     assert {row["probe"] for row in through} >= {"plain socket, IPv4, UDP", "DNS, UDP"}
 
-    mark = tunnelctl(world.client, "path", world.interface)["mark"]
-    closed = CLOSED.replace("IF", world.interface).replace("MARK", str(mark))
-    world.client.run(["nft", closed])
+    assert tunneld.end() == 0
+
+    # Under the kill switch none gets out, and the tap sees what is permitted.
+    tunneld = world.start("--bind", "cellular", "--include-all-networks")
+    tunneld.expect("connected")
     done = shown(world, "leaktest", world.interface, "--json")
     report = tunnelctl_report(done)
     assert [row for row in report["probes"] if row["outcome"] == "leaked"] == []
     assert (done.returncode, report["result"]) == (0, "pass"), report["reason"]
     assert "pass: none of" in shown(world, "leaktest", world.interface).stdout
+    assert shown(world, "leaktest", world.interface, "--json").returncode == 0
 
     # What stops the permitted probe as well proves nothing.
-    world.client.run(["nft", "insert rule inet shut out oifname wwan0 drop"])
+    world.client.run(["nft", "add table inet shut; add chain inet shut out { type filter hook "
+                      "output priority 0; }; add rule inet shut out oifname wwan0 drop"])  # fmt: skip
     done = shown(world, "leaktest", world.interface, "--json")
     assert (done.returncode, tunnelctl_report(done)["result"]) == (5, "unproven")
-    tunneld.end()
+    world.client.run("nft delete table inet shut")
+    assert tunneld.end() == 0
+
+
+def test_under_the_kill_switch_names_are_asked_for_in_the_tunnel_only(world: World) -> None:
+    """Ports 53 and 853, to the network's resolver and to strangers; local networks let out."""
+    everything_through_the_tunnel(world)
+    router = world.routers["wwan0"]
+    router.run(["nft", "add counter netdev tap names; insert rule netdev tap in meta l4proto "
+                "{ tcp, udp } th dport { 53, 853 } counter name names"])  # fmt: skip
+
+    def heard() -> int:
+        shown = router.run("nft -j list counter netdev tap names").stdout
+        return int(json.loads(shown)["nftables"][1]["counter"]["packets"])
+
+    def ask() -> None:
+        """Try every way that a careless program has."""
+        for target in ("10.2.0.1", ELSEWHERE, "fd00:2::1"):
+            for port in (53, 853):
+                for flags in ("", "-u"):
+                    for bound in ("", "wwan0"):
+                        world.client.run(
+                            ["python3", "-c", ASK, target, str(port), flags, bound], check=False
+                        )
+
+    ask()
+    control = heard()
+    assert control > 10  # the detector sees them where nothing stops them
+    arguments = ("--bind", "cellular", "--include-all-networks", "--exclude-local-networks")
+    tunneld = world.start(*arguments)
+    tunneld.expect("connected")
+    before = heard()
+    assert world.client.run("ping -c1 -W2 10.2.0.1").returncode == 0  # the network is let out
+    ask()
+    assert heard() == before
+    (program, *_) = explained(world, "10.2.0.1", world.interface, "--port", "53", "--udp")
+    assert program["firewall"]["verdict"] in ("reject", "drop"), json.dumps(program)
+    assert "DNS" in program["firewall"]["by"]
+    assert tunneld.end() == 0
+
+
+ASK = """
+import socket, sys
+target, port, flags, bound = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+family = socket.AF_INET6 if ":" in target else socket.AF_INET
+with socket.socket(family, socket.SOCK_DGRAM if flags else socket.SOCK_STREAM) as one:
+    one.settimeout(0.05)
+    if bound:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bound.encode())
+    one.connect((target, port))
+    one.send(b"x")
+"""
 
 
 def tunnelctl_report(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    import json
-
     assert done.stdout, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report

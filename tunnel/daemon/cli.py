@@ -6,6 +6,7 @@ contract.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import Any, Final
 import click
 
 from tunnel.daemon import client
-from tunnel.errors import TunnelError, UsageError
+from tunnel.errors import MissingFacilityError, TunnelError, UsageError
 
 NOT_YET: Final = (
     "set",
@@ -137,10 +138,13 @@ def leaktest(ifname: str | None, as_json: bool) -> int:
 
 
 def _path_of(ifname: str | None) -> Any:
-    """Return a tunneld's path; None where none was named and none, or several, run."""
-    if ifname is None and len(client.running()) != 1:
-        return None
-    return client.ask(client.choose(ifname), "path")
+    """Return a tunneld's path; None where none was named, and none or several run."""
+    if ifname is not None:
+        return client.ask(ifname, "path")
+    names = client.running()
+    with contextlib.suppress(MissingFacilityError):  # a socket that a crash left
+        return client.ask(names[0], "path") if len(names) == 1 else None
+    return None
 
 
 def _refuse_later_commands() -> None:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def path_view(session: TunnelSession) -> dict[str, Any]:
     """Return the report of a session. Of the path's interfaces the one in use comes first."""
     path, policy = session.path, session.policy
-    others = [i for i in session.interfaces() if i not in path.interfaces]
+    permitted = [i.name for i in path.interfaces]
+    others = [i for i in session.interfaces() if i.name not in permitted]
     dns = session.dns.in_force
     return {
         "schema": SCHEMA,
@@ -26,7 +27,7 @@ def path_view(session: TunnelSession) -> dict[str, Any]:
         "path": path_report(path),
         "interfaces": [
             *(
-                _interface(i, "in use" if i == path.interface else "stands by", "")
+                _interface(i, "in use" if i is path.interface else "stands by", "")
                 for i in path.interfaces
             ),
             *(_interface(i, "not used", policy.refusal(i) or i.reason) for i in others),
