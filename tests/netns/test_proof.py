@@ -187,14 +187,7 @@ def test_under_the_kill_switch_names_are_asked_for_in_the_tunnel_only(world: Wor
         return int(json.loads(shown)["nftables"][1]["counter"]["packets"])
 
     def ask() -> None:
-        """Try every way that a careless program has."""
-        for target in ("10.2.0.1", ELSEWHERE, "fd00:2::1"):
-            for port in (53, 853):
-                for flags in ("", "-u"):
-                    for bound in ("", "wwan0"):
-                        world.client.run(
-                            ["python3", "-c", ASK, target, str(port), flags, bound], check=False
-                        )
+        world.client.run(["python3", "-c", ASK, "10.2.0.1", ELSEWHERE, "fd00:2::1"])
 
     ask()
     control = heard()
@@ -212,16 +205,21 @@ def test_under_the_kill_switch_names_are_asked_for_in_the_tunnel_only(world: Wor
     assert tunneld.end() == 0
 
 
+#: Every way that a careless program has to ask the servers that it is given.
 ASK = """
-import socket, sys
-target, port, flags, bound = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-family = socket.AF_INET6 if ":" in target else socket.AF_INET
-with socket.socket(family, socket.SOCK_DGRAM if flags else socket.SOCK_STREAM) as one:
-    one.settimeout(0.05)
-    if bound:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bound.encode())
-    one.connect((target, port))
-    one.send(b"x")
+import itertools, socket, sys
+kinds = socket.SOCK_DGRAM, socket.SOCK_STREAM
+for target, port, kind, bound in itertools.product(sys.argv[1:], (53, 853), kinds, (b"", b"wwan0")):
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with socket.socket(family, kind) as one:
+        one.settimeout(0.05)
+        try:
+            if bound:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bound)
+            one.connect((target, port))
+            one.send(b"x")
+        except OSError:
+            pass
 """
 
 

@@ -28,7 +28,7 @@ from tunnel.settings import Address
 
 TCP: Final = socket.IPPROTO_TCP
 UDP: Final = socket.IPPROTO_UDP
-_NFT_SECONDS: Final = 10
+_NFT_SECONDS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,30 +173,63 @@ def _route(route: Route | None, names: Mapping[int, str]) -> str | None:
     return f"{to}{via}{device}"
 
 
-def _listing() -> tuple[Mapping[str, Any] | None, str]:
-    """Return the firewall as it is loaded, or why it cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The firewall as it is loaded: nft's items, and what of it nft could not list."""
+
+    items: tuple[Mapping[str, Any], ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def _listing() -> tuple[Listing | None, str]:
+    """Return the firewall, or why it cannot be read.
+
+    Table by table, after the chains: an nft that is older than the kernel can fail for ever on a
+    table with something that it does not know, and must not take the others with it.
+    """
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin")
     if nft is None:
         return None, "there is no nft command to read it with; install nftables"
-    words = [nft, "--json", "--numeric", "list", "ruleset"]
+    chains = _nft(nft, "list", "chains")
+    if isinstance(chains, str):
+        return None, chains
+    heads = [item["chain"] for item in chains if "chain" in item]
+    items: list[Mapping[str, Any]] = []
+    missing: list[str] = []
+    for family, name in dict.fromkeys((head["family"], head["table"]) for head in heads):
+        found = _nft(nft, "list", "table", family, name)
+        if isinstance(found, str):
+            missing.append(f"table {family} {name}")
+        else:
+            items += found
+    return Listing(tuple(items), tuple(missing)), ""
+
+
+def _nft(nft: str, *words: str) -> list[Mapping[str, Any]] | str:
+    """Return the items that nft lists, or why it does not."""
+    command = [nft, "--json", "--numeric", *words]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_NFT_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_NFT_SECONDS)
         if done.returncode:
-            return None, done.stderr.strip().splitlines()[0] or "nft failed"
-        return json.loads(done.stdout), ""
-    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
-        return None, f"nft: {error}"
+            return done.stderr.strip().partition("\n")[0] or "nft failed"
+        items: list[Mapping[str, Any]] = json.loads(done.stdout)["nftables"]
+        return items
+    except subprocess.TimeoutExpired:
+        return f"nft does not end within {_NFT_SECONDS} s"
+    except (ValueError, KeyError) as error:
+        return f"nft: {error}"
 
 
 def _firewall(
-    listing: Mapping[str, Any] | None, why_not: str, packet: Packet, device: str | None
+    listing: Listing | None, why_not: str, packet: Packet, device: str | None
 ) -> dict[str, Any] | None:
     if device is None:
         return None
     if listing is None:
         return {"verdict": None, "by": why_not, "unsure": []}
-    passage: Passage = walk(listing, packet, device)
-    return {"verdict": passage.verdict, "by": passage.by, "unsure": list(passage.unsure)}
+    passage: Passage = walk(listing.items, packet, device)
+    unsure = [*passage.unsure, *listing.missing]
+    return {"verdict": passage.verdict, "by": passage.by, "unsure": unsure}
 
 
 def _result(one: Mapping[str, Any], path: Mapping[str, Any] | None) -> str:

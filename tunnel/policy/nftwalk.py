@@ -9,7 +9,7 @@ unsure, which is said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
@@ -40,9 +40,11 @@ class _Walk:
     unsure: dict[str, None] = field(default_factory=dict)
 
 
-def walk(listing: Mapping[str, Any], packet: Packet, device: str) -> Passage:
-    """Return what becomes of a packet of a new connection that leaves by `device`."""
-    items = listing.get("nftables", [])
+def walk(items: Iterable[Mapping[str, Any]], packet: Packet, device: str) -> Passage:
+    """Return what becomes of a packet of a new connection that leaves by `device`.
+
+    `items` are those of a listing.
+    """
     chains: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     sets: dict[tuple[str, str, str], list[Any]] = {}
     bases = []
