@@ -167,8 +167,8 @@ def test_leaktest_tells_a_leak_from_a_stop_and_proves_nothing_without_its_contro
     assert shown(world, "leaktest", world.interface, "--json").returncode == 0
 
     # What stops the permitted probe as well proves nothing.
-    world.client.run(["nft", "add table inet shut; add chain inet shut out { type filter hook "
-                      "output priority 0; }; add rule inet shut out oifname wwan0 drop"])  # fmt: skip
+    shut = "add table inet shut; add chain inet shut out { type filter hook output priority 0; }; "
+    world.client.run(["nft", f"{shut}add rule inet shut out oifname wwan0 drop"])
     done = shown(world, "leaktest", world.interface, "--json")
     assert (done.returncode, tunnelctl_report(done)["result"]) == (5, "unproven")
     world.client.run("nft delete table inet shut")
