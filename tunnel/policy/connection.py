@@ -1,11 +1,10 @@
 """A connection to the kernel's rtnetlink: complete readings, and changes in batches.
 
 Notifications are incomplete (an interface that goes down loses its IPv4 routes without one
-RTM_DELROUTE), so nothing here follows them: every reading is a complete dump, and one that the
-kernel says was interrupted by a change is made again. What is read: all links, addresses and
-rules; of the routes those of the main table, our own in any table, and the tables that other
-programs' rules lead to. The `local` table, which on a machine with a thousand addresses is by far
-the largest, decides nothing here.
+RTM_DELROUTE), so nothing here follows them: every reading is a complete dump. What is read: all
+links, addresses and rules; of the routes those of the main table, our own in any table, and the
+tables that other programs' rules lead to. The `local` table, which on a machine with a thousand
+addresses is by far the largest, decides nothing here.
 
 A reading mostly says what the one before it said. So the decoded value of each message is kept
 with its bytes until the next reading, and costs a look-up then.
@@ -27,7 +26,7 @@ from typing import Any
 from tunnel.policy import rtdecode, rtencode
 from tunnel.policy.numbers import PROTOCOL, TABLE_MAIN
 from tunnel.policy.rtencode import Request
-from tunnel.policy.rtnl import FR_ACT_TO_TABLE, Dump, Route, Rule
+from tunnel.policy.rtnl import FR_ACT_TO_TABLE, Dump, Link, Route, Rule
 
 TABLES_OF_OTHERS = 32
 """Past so many tables of other programs only the first, in order of preference, are read."""
@@ -52,10 +51,6 @@ _CODE = struct.Struct("=i")
 _LOCAL_TABLES = (0, 253, TABLE_MAIN, 255)
 
 Decoder = Callable[[memoryview], Iterable[Any]]
-
-
-class _Interrupted(Exception):
-    """The kernel changed what it was dumping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +86,12 @@ class Connection:
         self._socket.close()
 
     def read(self) -> Dump:
-        """Read everything; again if the kernel changed it meanwhile. Raises OSError."""
-        for _ in range(_ATTEMPTS):
-            self._seen = {}
-            try:
-                dump = self._read()
-            except _Interrupted:
-                continue
-            finally:
-                self._known = self._seen
-            return dump
-        raise OSError(errno.EAGAIN, "the routing state changes faster than it can be read")
+        """Read everything. Raises OSError."""
+        self._seen = {}
+        try:
+            return self._read()
+        finally:
+            self._known = self._seen
 
     def change(self, requests: Sequence[Request], fine: Sequence[int] = ()) -> list[Refusal]:
         """Carry the requests out in order; return those refused with an error not in `fine`.
@@ -160,6 +150,22 @@ class Connection:
         )
 
     def _dump(self, request: Request, decode: Decoder) -> list[Any]:
+        """Return all things of one kind, asking again if the kernel changed them meanwhile.
+
+        Where it always does (somebody makes a thousand interfaces), two interrupted answers are
+        taken together: each may lack a few things, and a notification of the change that
+        interrupted them leads to another reading anyway.
+        """
+        former: list[Any] = []
+        for _ in range(_ATTEMPTS):
+            found, interrupted = self._dump_once(request, decode)
+            if not interrupted:
+                return found
+            latest, former = {_identity(one): one for one in former + found}, found
+        return list(latest.values())
+
+    def _dump_once(self, request: Request, decode: Decoder) -> tuple[list[Any], bool]:
+        """Return what the kernel answers, and whether it changed that meanwhile."""
         self._send([request], _NLM_F_REQUEST | _NLM_F_DUMP)
         found: list[Any] = []
         wanted, family = self._sequence, request.payload[0]
@@ -172,7 +178,7 @@ class Connection:
                 interrupted |= bool(flags & _NLM_F_DUMP_INTR)
                 if type_ == _NLMSG_ERROR:
                     _check_dump(-_CODE.unpack_from(payload)[0], request)
-                    return found
+                    return found, interrupted
                 if type_ == _NLMSG_DONE:
                     _check_dump(-_CODE.unpack_from(payload)[0] if len(payload) >= 4 else 0, request)
                     done = True
@@ -184,9 +190,7 @@ class Connection:
                         values = tuple(decode(payload))
                     seen[raw] = values
                     found.extend(values)
-        if interrupted:
-            raise _Interrupted
-        return found
+        return found, interrupted
 
     def _send(self, requests: Sequence[Request], flags: int) -> None:
         data = bytearray()
@@ -211,6 +215,11 @@ def tables_of_others(rules: Iterable[Rule]) -> list[int]:
         and rule.table not in _LOCAL_TABLES
     )
     return list(found)[:TABLES_OF_OTHERS]
+
+
+def _identity(one: Any) -> object:
+    """Return what two answers about one thing have in common; only links change much."""
+    return one.index if isinstance(one, Link) else one
 
 
 def _check_dump(code: int, request: Request) -> None:
