@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -14,8 +15,11 @@ from cryptography.x509.oid import NameOID
 NAME = "inside.test"
 
 
-def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return (server, client) contexts of a certificate for NAME that the client trusts."""
+def contexts(folder: Path, address: str = "10.7.0.200") -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return (server, client) contexts of a certificate that the client trusts.
+
+    It is for NAME and an address, and lies in `inside.pem` with its key.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
     now = datetime.datetime.now(datetime.UTC)
@@ -27,7 +31,10 @@ def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(NAME), x509.IPAddress(ip_address(address))]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -67,6 +67,11 @@ class TcpLayer(TcpListening):
         found, self._events = self._events, []
         return found
 
+    @property
+    def ended(self) -> bool:
+        """Whether sending has brought about something that owners have not heard of."""
+        return bool(self._events)
+
     def packets_to_send(self, now: int, out: list[Outgoing], most: int) -> None:
         """Let busy connections speak until `most` payload bytes are there."""
         if self.outbox:

@@ -58,8 +58,18 @@ class Timers(Generic[T]):
         self._clean_at = max(2 * len(self._heap), _LEAST)
 
     def next_deadline(self) -> int | None:
-        """When `expired` may have something; it may be early, never late."""
-        return self._heap[0][0] if self._heap else None
+        """When `expired` has something."""
+        heap = self._heap
+        while heap:
+            when, _, item = heap[0]
+            if item.queued == when and item.due == when:
+                return when
+            heappop(heap)  # what it stood for moved later, or is over
+            if item.queued == when:
+                item.queued = None
+                if item.due is not None:
+                    self._push(item, item.due)
+        return None
 
     def expired(self, now: int) -> list[T]:
         """Take the items that are due, each once; their deadline is gone."""

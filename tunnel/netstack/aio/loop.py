@@ -242,7 +242,8 @@ class StackLoop:
             if not packets:
                 break
             self._write(packets)
-        self._tell()
+        if stack.tcp.ended:
+            self._tell()
         self._arm(now)
 
     def _tell(self) -> None:

@@ -39,6 +39,7 @@ from tunnel.netstack.congestion.bbrmodel import (
 from tunnel.netstack.congestion.bbrpath import PathModel
 from tunnel.netstack.congestion.control import INITIAL_SEGMENTS, AckSample
 
+_CHANCE: Final = Random()
 # An enum's member costs a look-up in its class each time; these are looked at for each sample.
 _STARTUP: Final = State.STARTUP
 _DRAIN: Final = State.DRAIN
@@ -61,7 +62,7 @@ class BBR(PathModel):
 
     def __init__(self, segment_size: int, random: Random | None = None) -> None:
         super().__init__(segment_size)
-        self._random = random or Random()
+        self._random = random or _CHANCE  # seeding one for each costs more than all else here
         self._undo: tuple[int, int, int] | None = None
         self._idle_restart = False
         # startup
