@@ -181,6 +181,7 @@ class FakeMachine(Machine):
         gone: Callable[[], None],
         mtu_changed: Callable[[int], None],
         came_up: Callable[[], None],
+        renamed: Callable[[str], None],
     ) -> Any:
         self.fake_watch = FakeWatch(gone, mtu_changed, came_up)
         return self.fake_watch

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -48,6 +49,8 @@ def in_background(work: Callable[[Ready], int]) -> int:
     told, tell = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # who stops waiting was not told that all is well
         os.close(tell)
         os.waitpid(child, 0)
         with open(told, "rb") as pipe:

@@ -20,7 +20,6 @@ from tunnel.daemon import client
 from tunnel.errors import MissingFacilityError, TunnelError, UsageError
 
 NOT_YET: Final = (
-    "set",
     "top",
     "capture",
     "doctor",
@@ -63,6 +62,21 @@ def reload(ifname: str | None, as_json: bool) -> None:
     name = client.choose(ifname)
     answer = client.ask(name, "reload")
     _show(answer, as_json, lambda report: print(f"{name}: reloaded; {report['status']}"))
+
+
+@_group.command("set")
+@_ifname
+@click.option("--bind", metavar="SPEC", help="Use only these interfaces, in this order.")
+@click.option("--prohibit", metavar="SPEC", help="Never use these; wins over --bind.")
+@click.option("--avoid", metavar="SPEC", help="Use these only when nothing else is there.")
+@_as_json
+def set_(
+    ifname: str | None, bind: str | None, prohibit: str | None, avoid: str | None, as_json: bool
+) -> None:
+    """Change what a running tunnel may use, until the next reload. An empty SPEC lifts one."""
+    name = client.choose(ifname)
+    answer = client.ask(name, "set", bind=bind, prohibit=prohibit, avoid=avoid)
+    _show(answer, as_json, lambda report: print(f"{name}: {report['path']['reason']}"))
 
 
 @_group.command()

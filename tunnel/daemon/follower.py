@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 RETRY_SECONDS: Final = 1
 #: Seconds in which packets may still arrive over a path that was left.
 LINGER: Final = 3.0
+#: Seconds that somebody who changed the policy waits for it to take effect.
+PATIENCE: Final = 5.0
 
 
 class Follower:
@@ -50,6 +52,16 @@ class Follower:
         self._proving: Interface | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._mending: asyncio.Task[None] | None = None
+        self._onlookers: list[asyncio.Future[None]] = []
+
+    async def followed(self) -> None:
+        """Return once all that was stirred before this call has been acted upon, or it takes long.
+
+        The path may then still be under proof.
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._onlookers.append(done)
+        await asyncio.wait([done], timeout=PATIENCE)
 
     async def run(self) -> None:
         """Follow until cancelled. Raises OSError when the kernel cannot be read any more."""
@@ -61,7 +73,10 @@ class Follower:
             async for cause in underlay.causes():
                 if cause:
                     self._log.info("path: %s; %s", cause, underlay.path.reason)
+                onlookers, self._onlookers = self._onlookers, []
                 await self._step(unbound_too=bool(cause))
+                for done in onlookers:
+                    done.set_result(None)
         finally:
             await self._end_proof()
             if self._linger is not None:
@@ -70,6 +85,15 @@ class Follower:
     def mend(self) -> None:
         """Make again what the kernel took away when the tunnel's interface went down."""
         self._mending = asyncio.create_task(self._mend())
+
+    def renamed(self, name: str) -> None:
+        """Follow the tunnel's own interface to its new name."""
+        self._log.warning(
+            "another program renamed the tunnel's interface to %s: its routes follow, its control "
+            "and UAPI sockets keep their names",
+            name,
+        )
+        self._mending = asyncio.create_task(self._underlay.rename(name))
 
     async def _mend(self) -> None:
         try:

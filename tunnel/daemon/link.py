@@ -78,7 +78,8 @@ def _ioctl(request: int, name: str, value: int) -> bytes:
 
 class LinkWatch:
     """Calls `gone` once when the interface was deleted, `mtu_changed` when its MTU changed, and
-    `came_up` when it is up after it was down, which has cost it its routes.
+    `came_up` when it is up after it was down, which has cost it its routes, and `renamed` when
+    it has another name.
 
     The interface is told by its index, so that a rename is not taken for a deletion.
     """
@@ -90,7 +91,10 @@ class LinkWatch:
         gone: Callable[[], None],
         mtu_changed: Callable[[int], None],
         came_up: Callable[[], None],
+        renamed: Callable[[str], None] = lambda name: None,
     ) -> None:
+        self._name = name
+        self._renamed = renamed
         self._index = socket.if_nametoindex(name)
         self._gone = gone
         self._mtu_changed = mtu_changed
@@ -124,6 +128,9 @@ class LinkWatch:
             self.close()
             self._gone()
             return
+        if name != self._name:
+            self._name = name
+            self._renamed(name)
         if mtu != self._mtu:
             self._mtu = mtu
             self._mtu_changed(mtu)

@@ -111,11 +111,12 @@ class Machine:
         gone: Callable[[], None],
         mtu_changed: Callable[[int], None],
         came_up: Callable[[], None],
+        renamed: Callable[[str], None],
     ) -> LinkWatch:
         """Watch the tunnel interface itself."""
         from tunnel.daemon.link import LinkWatch
 
-        return LinkWatch(name, gone=gone, mtu_changed=mtu_changed, came_up=came_up)
+        return LinkWatch(name, gone=gone, mtu_changed=mtu_changed, came_up=came_up, renamed=renamed)
 
     async def addresses(
         self, name: str, configured: Sequence[InterfaceAddress]

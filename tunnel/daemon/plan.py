@@ -129,6 +129,26 @@ def make_policy(config: Config, options: Options) -> PathPolicy:
     return binding_policy(config.binding, {key: None if said[key] else where for key in said})
 
 
+def rebound(binding: BindingConfig, request: Mapping[str, Any]) -> BindingConfig:
+    """Return a binding with the lists that `tunnelctl set` names; an empty SPEC lifts one.
+
+    Raises UsageError.
+    """
+    given: dict[str, Any] = {}
+    for key in ("bind", "prohibit", "avoid"):
+        spec = request.get(key)
+        if spec is None:
+            continue
+        if not isinstance(spec, str):
+            raise UsageError(f"{key}: send a SPEC as a string")
+        given[key] = _words(spec) if spec else None if key == "bind" else ()
+    if not given:
+        raise UsageError("set: nothing to set; give --bind, --prohibit or --avoid")
+    if "bind" in given:
+        given["policy"] = None  # a list of what to bind to replaces whatever decided before
+    return replace(binding, **given)
+
+
 def binding_policy(binding: BindingConfig, where: Mapping[str, Where | None]) -> PathPolicy:
     """Return the policy of these words; `where` says which file a list comes from, if from one.
 

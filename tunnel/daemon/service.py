@@ -23,7 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 from tunnel.daemon import background
 from tunnel.daemon.options import parse
-from tunnel.daemon.plan import Plan, make_plan, read_config, with_key
+from tunnel.daemon.plan import (
+    Plan,
+    binding_policy,
+    make_plan,
+    make_policy,
+    read_config,
+    rebound,
+    with_key,
+)
 from tunnel.errors import TunnelError, UsageError
 
 if TYPE_CHECKING:
@@ -117,6 +125,7 @@ class _Service:
         self.ready = ready
         self.log: logging.Logger = open_log(self.name, plan.options.log_level)
         self.tasks: set[asyncio.Task[None]] = set()
+        self.stopping = False
         self.session: TunnelSession = TunnelSession(
             plan.provider(),
             config=plan.config,
@@ -137,16 +146,19 @@ class _Service:
             "stats": self._stats,
             "path": self._path,
             "reload": self._reload,
+            "set": self._set,
             "down": self._down,
             "message": self._message,
             "killswitch": self._kill_switch,
         }
         asyncio.get_running_loop().set_exception_handler(self._stumbled)
         control = ControlServer(self.name, handlers, log=self.log)
+        self._listen_to_signals()
         await control.start()
         try:
             self._warn(self.plan.config)
-            self._listen_to_signals()
+            if self.stopping:
+                return 0
             await self.session.start()
             if self.session.status not in ENDED:  # as after a signal during the start
                 self._announce()
@@ -181,13 +193,17 @@ class _Service:
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._begin, self.session.stop)
+            loop.add_signal_handler(number, self._begin, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._begin, self._reload_for_signal)
 
     def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = asyncio.get_running_loop().create_task(work())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    async def _stop(self) -> None:
+        self.stopping = True
+        await self.session.stop()
 
     async def _reload_for_signal(self) -> None:
         try:
@@ -217,10 +233,21 @@ class _Service:
         if options.config is None:
             raise UsageError("there is no --config to read again; use `wg set` or `wg syncconf`")
         fresh = read_config(options, need_key=self.plan.provider.uses_private_key)
-        await self.session.reload(fresh)
+        await self.session.reload(fresh, make_policy(fresh, options))
         self._warn(fresh)
         self.log.info("reloaded %s", options.config)
         return self.session.report()
+
+    async def _set(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Change the binding until the next reload; the tunnel stays up."""
+        from dataclasses import replace
+
+        session = self.session
+        binding = rebound(session.config.binding, request)
+        policy = binding_policy(binding, {})
+        session.config = replace(session.config, binding=binding)
+        await session.set_policy(policy)
+        return session.report()
 
     async def _kill_switch(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from tunnel.daemon.killswitchctl import serve

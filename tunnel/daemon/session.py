@@ -104,7 +104,9 @@ class TunnelSession(InTunnel):
         )  # fmt: skip
         self._underlay.endpoints = lambda: endpoints(self.provider.peers())
         self._follower = Follower(self._underlay, self.provider, self._show_reported, self.log)
-        self._grace = Grace(self._no_network)
+        self._grace = Grace(
+            lambda why: self.cancel(TunnelError(why), StopReason.NO_NETWORK_AVAILABLE)
+        )
         self.dns = self.machine.dns(self.log.info, lambda: self.path)
         self.interfaces = self._underlay.interfaces
         self._flow: PacketFlow | None = None
@@ -187,6 +189,7 @@ class TunnelSession(InTunnel):
         self.policy = policy
         self.overrides = dict(self.overrides if overrides is None else overrides)
         await self._underlay.set_policy(policy, self.overrides, self.config.binding)
+        await self._follower.followed()
         self.log.info("%s", binding_line(policy, self.path, self.config.routing))
 
     def report(self) -> dict[str, Any]:
@@ -327,8 +330,9 @@ class TunnelSession(InTunnel):
         await machine.run_hooks("PreUp", interface.pre_up, name, self.log.info)
         self._tun = machine.create_tun(name, self.workers)
         self._push(f"interface {name}", self._tun.close)
+        seen = self._follower
         self._watch = machine.watch(
-            name, self._interface_gone, self.provider.mtu_changed, self._follower.mend
+            name, self._interface_gone, self.provider.mtu_changed, seen.mend, seen.renamed
         )
         self._push("the interface's watch", self._watch.close)
         self._push("the packet flow", self._close_flow)
@@ -364,9 +368,6 @@ class TunnelSession(InTunnel):
     def _close_flow(self) -> None:
         if self._flow is not None:
             self._flow.close()
-
-    def _no_network(self, why: str) -> None:
-        self.cancel(TunnelError(why), StopReason.NO_NETWORK_AVAILABLE)
 
     def _interface_gone(self) -> None:
         error = TunnelError(f"interface {self.interface} was deleted by another program")

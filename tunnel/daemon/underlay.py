@@ -204,11 +204,12 @@ class Underlay:
         self._look()
         self.stir("the policy changed")
 
-    def rename(self, name: str) -> None:
+    async def rename(self, name: str) -> None:
         """Follow the tunnel's own interface to its new name."""
         self._name = name
         if self._monitor is not None:
             self._monitor.exclude = frozenset({name})
+            await self._monitor.refresh()
         self.stir(f"the tunnel's interface is called {name} now")
 
     async def _listen(self) -> None:
