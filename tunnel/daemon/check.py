@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tunnel import values
@@ -10,6 +11,7 @@ from tunnel.daemon.plan import Plan
 from tunnel.daemon.words import check_lines
 from tunnel.errors import TunnelError
 from tunnel.policy.connection import Connection
+from tunnel.policy.interface import Interface
 from tunnel.policy.path import Path
 from tunnel.policy.routing import Desired, desired
 from tunnel.policy.rtnl import Dump, Link
@@ -39,16 +41,18 @@ def check(planned: Plan) -> list[str]:
     wanted = desired(settings, tunnel, path, dump, slot=0, policy=config.routing)
     return [
         *check_lines(name, config, policy, interfaces, path, wanted, dump),
-        *_firewall(name, config, path, wanted),
+        *_firewall(name, config, path, wanted, interfaces),
     ]
 
 
-def _firewall(name: str, config: Config, path: Path, wanted: Desired) -> list[str]:
+def _firewall(
+    name: str, config: Config, path: Path, wanted: Desired, interfaces: Sequence[Interface]
+) -> list[str]:
     """Return the kill switch as it would be while the tunnel connects."""
     routing = config.routing
     if not routing.include_all_networks:
         return ["kill switch: off"]
-    from tunnel.policy.killswitch import render, ruleset, state
+    from tunnel.policy.killswitch import common, render, ruleset, state
 
     named = [peer.endpoint for peer in config.peers if peer.endpoint is not None]
     far = [(values.literal(endpoint.host), endpoint.port) for endpoint in named]
@@ -64,7 +68,7 @@ def _firewall(name: str, config: Config, path: Path, wanted: Desired) -> list[st
         inbound=routing.allow_inbound,
         confirm=routing.confirm or None,
     )
-    shown = render.render(firewall, 0, render.ALL_DEVICES, prefixes=True)
+    shown = render.render(firewall, 0, [i.name for i in interfaces if i.name != common.LOOPBACK])
     return ["kill switch: closed from the start, as:", *ruleset.lines(shown)]
 
 

@@ -8,14 +8,18 @@ nothing leaves until a tunneld takes over, and opens what a crash or an earlier 
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.daemon import client
 from tunnel.daemon.report import SCHEMA
+from tunnel.daemon.rundir import run_directory
 from tunnel.errors import TunnelError, UsageError
 from tunnel.settings import Inbound, RoutingPolicy
 from tunnel.values import BadValue, inbound, number
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 ACTIONS: Final = ("show", "on", "off", "confirm")
 CONFIRM_MAX: Final = 86_400  # seconds
+_PEERCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 def ask(words: Sequence[str], allow_inbound: Sequence[str], confirm: str | None) -> Any:
@@ -67,10 +72,22 @@ def _daemon(action: str) -> str | None:
     holder = file.holder()
     if holder is not None:
         return holder
-    running = client.running()
-    if action != "on" or not running:
-        return None
-    return client.choose(None)
+    running = [name for name in client.running() if _is_here(name)] if action == "on" else []
+    if len(running) > 1:
+        raise UsageError(f"several tunnels run: {', '.join(running)}; name one")
+    return running[0] if running else None
+
+
+def _is_here(name: str) -> bool:
+    """Whether the tunneld behind a control socket lives in this network namespace."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        try:
+            one.connect(str(run_directory() / f"{name}.sock"))
+            raw = one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+            theirs = Path(f"/proc/{_PEERCRED.unpack(raw)[0]}/ns/net")
+            return theirs.stat().st_ino == Path("/proc/self/ns/net").stat().st_ino
+        except OSError:
+            return False
 
 
 def _alone(action: str, allowed: tuple[Inbound, ...], seconds: float | None) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.daemon.options import Options
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from tunnel.provider import PacketTunnelProvider
     from tunnel.settings import RoutingPolicy
 
+CREDENTIAL: Final = "private_key"
+"""The name of the credential that holds the private key (systemd.exec(5), LoadCredential=)."""
 PLUGIN: Final = "policy:"
 """In a bind list, what stands before the name of an installed policy."""
 
@@ -52,13 +56,15 @@ def read_config(options: Options, *, need_key: bool) -> Config:
 
     Raises ConfigError.
     """
-    from tunnel.config import InterfaceOverride, load_config
+    from tunnel.config import InterfaceOverride, load_config, require_private_key
     from tunnel.daemon.filefor import config_beside
 
     if options.config is None:
         config = config_beside(options.name)
     else:
-        config = load_config(options.config, need_key=need_key)
+        config = _with_credential(load_config(options.config))
+        if need_key:
+            require_private_key(config)
     binding = config.binding
     if options.bind is not None:
         binding = replace(binding, bind=_words(options.bind))
@@ -71,6 +77,28 @@ def read_config(options: Options, *, need_key: bool) -> Config:
         interfaces[name] = replace(interfaces.get(name, InterfaceOverride()), type=kind)
     routing = _routing(config, options)
     return replace(config, binding=binding, interfaces=interfaces, routing=routing)
+
+
+def _with_credential(config: Config) -> Config:
+    """Return the configuration with the private key that systemd hands over (LoadCredential=).
+
+    It stands in for a key that the file does not have; the word none is no key. Raises ConfigError.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder or config.interface.private_key is not None:
+        return config
+    from tunnel.errors import Where
+    from tunnel.keyfile import read_key_file
+    from tunnel.values import BadValue
+
+    path = Path(folder, CREDENTIAL)
+    try:
+        if not path.exists() or path.read_bytes().strip() == b"none":
+            return config
+        key, _ = read_key_file(path)
+    except BadValue as error:
+        raise ConfigError(error.problem, where=Where(path), key=None, mend=error.mend) from None
+    return replace(config, interface=replace(config.interface, private_key=key))
 
 
 def _routing(config: Config, options: Options) -> RoutingPolicy:

@@ -99,10 +99,7 @@ def _chain(table: Table, chain: Chain) -> Step:
 def _hook(hook: Hook) -> list[Attribute]:
     items: list[Attribute] = [(1, be32(hook.number)), (2, be32(hook.priority))]
     if hook.devices:
-        kind = 2 if hook.prefixes else 1
-        # A beginning of a name is what it says, without a final zero.
-        names = [name.encode() if hook.prefixes else text(name) for name in hook.devices]
-        items.append((4, [(kind, name) for name in names]))
+        items.append((4, [(1, text(name)) for name in hook.devices]))
     return items
 
 

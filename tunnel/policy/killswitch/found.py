@@ -131,11 +131,10 @@ def _rule_differences(chain: Chain, found: FoundChain, name: str) -> Iterator[st
 def _same_hook(wanted: Hook | None, found: Hook | None) -> bool:
     if wanted is None or found is None:
         return wanted is found
-    return (wanted.number, wanted.priority, wanted.drops, wanted.prefixes) == (
+    return (wanted.number, wanted.priority, wanted.drops) == (
         found.number,
         found.priority,
         found.drops,
-        found.prefixes,
     ) and set(wanted.devices) == set(found.devices)
 
 
@@ -181,7 +180,6 @@ def _hook(items: dict[int, bytes]) -> Hook | None:
         priority,
         drops=_be32(items.get(5)) == nfnl.DROP,
         devices=tuple(_string(name) for _, name in devices),
-        prefixes=bool(devices) and all(kind == 2 for kind, _ in devices),
     )
 
 

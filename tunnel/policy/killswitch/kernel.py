@@ -24,7 +24,7 @@ from tunnel.policy.killswitch import encode, found, nfnl
 from tunnel.policy.killswitch.nfnl import Message
 from tunnel.policy.killswitch.ruleset import Ruleset
 
-#: A variable that names facilities to do without, with commas: owner, prefixes, absent. For tests.
+#: A variable that names facilities to do without, with commas: owner, absent. For tests.
 WITHOUT: Final = "TUNNELD_KILLSWITCH_WITHOUT"
 
 _RECEIVE_BYTES: Final = 1 << 16
@@ -42,13 +42,12 @@ _PROBE: Final = "tunneld-probe"
 class Facilities:
     """What this kernel's nf_tables can do, newer than 6.1.
 
-    `owner`: tables owned by a socket that outlive it (6.9). `prefixes`: chains on all devices
-    whose names begin so, those to come among them (6.16). `absent`: chains on devices that are
-    not there yet, which hold when the device is made again (6.16).
+    `owner`: tables owned by a socket that outlive it (6.9). `absent`: chains on devices that are
+    not there yet, which hold when the device is made again (6.16). That kernel also takes
+    beginnings of names, but the nft of that time and before cannot list such a chain, and loops.
     """
 
     owner: bool = False
-    prefixes: bool = False
     absent: bool = False
 
     @property
@@ -210,25 +209,22 @@ class Tables:
             )
         return Facilities(
             owner=owner,
-            prefixes=self._takes(device="lo", egress=True, prefix=True),
             absent=self._takes(device="tunneld-none", egress=True),
         )
 
-    def _takes(
-        self, *, flags: int = 0, device: str = "", egress: bool = False, prefix: bool = False
-    ) -> bool:
+    def _takes(self, *, flags: int = 0, device: str = "", egress: bool = False) -> bool:
         name = nfnl.text(f"{_PROBE}-{os.getpid()}")
         steps: list[encode.Step] = [
             (nfnl.NEWTABLE, nfnl.NETDEV, ((1, name), (2, nfnl.be32(flags))), nfnl.CREATE)
         ]
         if egress:
-            value = device.encode() if prefix else nfnl.text(device)
+            value = nfnl.text(device)
             hook: nfnl.Attribute = (
                 4,
                 (
                     (1, nfnl.be32(nfnl.EGRESS)),
                     (2, nfnl.be32(0)),
-                    (4, ((2 if prefix else 1, value),)),
+                    (4, ((1, value),)),
                 ),
             )
             chain = ((1, name), (3, nfnl.text("probe")), hook, (7, nfnl.text("filter")))

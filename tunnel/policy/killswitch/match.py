@@ -24,6 +24,7 @@ _LINK, _NETWORK, _TRANSPORT = 0, 1, 2  # enum nft_payload_bases
 _META: Final = {"mark": 3, "iifname": 6, "oifname": 7, "skuid": 10, "nfproto": 15, "l4proto": 16}
 _NFPROTO: Final = {4: 2, 6: 10}
 _CT_STATES: Final = {"established": 2, "related": 4}  # NF_CT_STATE_BIT
+_CT_MARK: Final = 3  # enum nft_ct_keys
 _IFNAMSIZ: Final = 16
 _CGROUPV2: Final = 3  # NFT_SOCKET_CGROUPV2
 
@@ -74,6 +75,10 @@ def _masked(mask: bytes) -> Expression:
     )
 
 
+def _load(value: bytes) -> Expression:
+    return "immediate", ((1, be32(_REGISTER)), (2, ((1, value),)))
+
+
 def _native32(value: int) -> bytes:
     return struct.pack("=I", value)
 
@@ -97,6 +102,26 @@ def out_of(name: str, *, other: bool = False) -> Match:
 def mark(value: int) -> Match:
     """Match a packet's mark."""
     return Match(f"meta mark {value:#010x}", (_meta("mark"), _compare(_native32(value))))
+
+
+def connection_mark(value: int) -> Match:
+    """Match the mark that is kept with the packet's connection."""
+    load: Expression = ("ct", ((2, be32(_CT_MARK)), (1, be32(_REGISTER))))
+    return Match(f"ct mark {value:#010x}", (load, _compare(_native32(value))))
+
+
+def set_mark(value: int) -> Match:
+    """Give the packet a mark: no condition, but done once those before it are met."""
+    load = _load(_native32(value))
+    store: Expression = ("meta", ((2, be32(_META["mark"])), (3, be32(_REGISTER))))
+    return Match(f"meta mark set {value:#010x}", (load, store))
+
+
+def keep_mark(value: int) -> Match:
+    """Keep a mark with the packet's connection, as set_mark does with the packet."""
+    load = _load(_native32(value))
+    store: Expression = ("ct", ((2, be32(_CT_MARK)), (4, be32(_REGISTER))))
+    return Match(f"ct mark set {value:#010x}", (load, store))
 
 
 def user(uid: int) -> Match:
@@ -234,7 +259,7 @@ def link_local_group() -> Match:
 
 def running(timers: str, key: int, *, ended: bool = False) -> Match:
     """Match while an element of a set of timers is there; `ended`: once it has gone."""
-    load: Expression = ("immediate", ((1, be32(_REGISTER)), (2, ((1, _native32(key)),))))
+    load = _load(_native32(key))
     found: list[Attribute] = [(1, text(timers)), (2, be32(_REGISTER))]
     if ended:
         found.append((5, be32(1)))

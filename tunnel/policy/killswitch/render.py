@@ -1,6 +1,6 @@
 """The firewall that a desired state means. Pure: values in, values out.
 
-Two tables, in force together. `inet` judges what goes through the IP stack, by its state, sender
+Two tables judge, both in force. `inet` judges what goes through the IP stack, by its state, sender
 and interface. `netdev` judges each frame as it leaves a device, whoever made it: packet sockets,
 bridges, macvlan children in other namespaces. It keeps no state, so it lets through a little more
 than `inet` does for local programs, and never what `inet` has no words for.
@@ -43,18 +43,14 @@ from tunnel.policy.killswitch.ruleset import TIMERS, Chain, Hook, Rule, Ruleset,
 from tunnel.policy.killswitch.state import Desired
 
 TABLE: Final = "tunneld"
-ALL_DEVICES: Final = ("",)
-"""What the name of every device begins with."""
 DEVICES_MAX: Final = 255
 """Devices that one egress chain takes (NFT_NETDEVICE_MAX less one)."""
 
 
-def render(
-    wanted: Desired, now: float, devices: Sequence[str] = (), *, prefixes: bool = False
-) -> Ruleset:
+def render(wanted: Desired, now: float, devices: Sequence[str] = ()) -> Ruleset:
     """Return the firewall of a state that is not OFF.
 
-    `devices` are those whose egress is judged (`prefixes`: beginnings of names). `now` is on the
+    `devices` are those whose egress is judged. `now` is on the
     clock of `wanted`'s times.
     """
     inet = Table(
@@ -62,7 +58,9 @@ def render(
         TABLE,
         (
             *local_chain(wanted, netdev=False),
-            Chain("raw", tuple(_raw(wanted)), Hook(nfnl.PRE_ROUTING, -300, drops=False)),
+            Chain("raw", tuple(_raw(wanted)), Hook(nfnl.PRE_ROUTING, -310, drops=False)),
+            Chain("restore", tuple(_restore(wanted)), Hook(nfnl.PRE_ROUTING, -150, drops=False)),
+            Chain("save", tuple(_save(wanted)), Hook(nfnl.POST_ROUTING, -150, drops=False)),
             Chain("input", tuple(_input(wanted)), Hook(nfnl.LOCAL_IN, 0, drops=True)),
             Chain("output", tuple(_output(wanted)), Hook(nfnl.LOCAL_OUT, 0, drops=True)),
             Chain("forward", tuple(_forward(wanted)), Hook(nfnl.FORWARD, 0, drops=True)),
@@ -72,7 +70,7 @@ def render(
     chains = [*local_chain(wanted, netdev=True), Chain("frames", tuple(frames(wanted)))]
     for number, first in enumerate(range(0, len(devices), DEVICES_MAX)):
         some = tuple(devices[first : first + DEVICES_MAX])
-        hook = Hook(nfnl.EGRESS, 0, drops=True, devices=some, prefixes=prefixes)
+        hook = Hook(nfnl.EGRESS, 0, drops=True, devices=some)
         chains.append(Chain(f"egress{number}", (every,), hook))
     timers = []
     for key, end in (
@@ -81,7 +79,8 @@ def render(
     ):
         if end is not None and end > now:
             timers.append((key, end - now))
-    return Ruleset(comment(wanted), (inet, Table(nfnl.NETDEV, TABLE, tuple(chains))), tuple(timers))
+    tables = (inet, *_arp(wanted), Table(nfnl.NETDEV, TABLE, tuple(chains)))
+    return Ruleset(comment(wanted), tables, tuple(timers))
 
 
 def comment(wanted: Desired) -> str:
@@ -106,6 +105,36 @@ def _raw(wanted: Desired) -> Iterable[Rule]:
             ),
             DROPPED,
         )
+
+
+def _arp(wanted: Desired) -> Iterable[Table]:
+    """Questions of neighbours get our mark as well: the kernel answers none whose sender it would
+    route elsewhere (rp_filter), and what has no mark it routes into the tunnel.
+    """
+    if wanted.mark:
+        rule = Rule("neighbours get our mark", (match.set_mark(wanted.mark),), ACCEPTED)
+        yield Table(
+            nfnl.ARP, TABLE, (Chain("neighbours", (rule,), Hook(nfnl.ARP_IN, 0, drops=False)),)
+        )
+
+
+def _save(wanted: Desired) -> Iterable[Rule]:
+    """The mark of our packets is kept with their connection, for `restore`."""
+    if wanted.mark:
+        way = (match.protocol(match.UDP), match.mark(wanted.mark))
+        yield Rule("our mark is kept", (*way, match.keep_mark(wanted.mark)), ACCEPTED)
+
+
+def _restore(wanted: Desired) -> Iterable[Rule]:
+    """Replies get our mark, so that the reverse-path check looks them up as we route them.
+
+    Errors about our packets do too: they belong to the connection that they are about.
+    """
+    if wanted.mark:
+        ours = (match.connection_mark(wanted.mark), match.set_mark(wanted.mark))
+        yield Rule("answers get our mark", (match.protocol(match.UDP), *ours), ACCEPTED)
+        for number, name in ((match.ICMP, "ICMP"), (match.ICMPV6, "ICMPv6")):
+            yield Rule(f"{name} errors get our mark", (match.protocol(number), *ours), ACCEPTED)
 
 
 def _input(wanted: Desired) -> Iterable[Rule]:

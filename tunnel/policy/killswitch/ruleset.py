@@ -10,14 +10,16 @@ from tunnel.policy.killswitch import nfnl
 from tunnel.policy.killswitch.match import Match, Verdict
 
 TIMERS: Final = "timers"
-FAMILIES: Final = {nfnl.INET: "inet", nfnl.NETDEV: "netdev"}
+FAMILIES: Final = {nfnl.INET: "inet", nfnl.ARP: "arp", nfnl.NETDEV: "netdev"}
 _HOOKS: Final = {
     nfnl.INET: {
         nfnl.PRE_ROUTING: "prerouting",
         nfnl.LOCAL_IN: "input",
         nfnl.FORWARD: "forward",
         nfnl.LOCAL_OUT: "output",
+        nfnl.POST_ROUTING: "postrouting",
     },
+    nfnl.ARP: {nfnl.ARP_IN: "input"},
     nfnl.NETDEV: {nfnl.EGRESS: "egress"},
 }
 
@@ -37,13 +39,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Where a base chain sits. `devices` are names, or beginnings of names where `prefixes`."""
+    """Where a base chain sits; at the egress, on which devices."""
 
     number: int
     priority: int
     drops: bool
     devices: tuple[str, ...] = ()
-    prefixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def lines(ruleset: Ruleset) -> Iterator[str]:
 
 
 def _hook(family: int, hook: Hook) -> str:
-    names = ", ".join(f'"{name}{"*" if hook.prefixes else ""}"' for name in hook.devices)
+    names = ", ".join(f'"{name}"' for name in hook.devices)
     devices = f" devices = {{ {names} }}" if names else ""
     policy = "drop" if hook.drops else "accept"
     where = _HOOKS[family][hook.number]

@@ -7,8 +7,8 @@ from whoever crashed.
 There is one in a network namespace (note.py). What a crashed holder left closed is replaced in one
 transaction, so there is no moment in between. After each change the tables are read back; after
 each notification that another program changed some table they are compared, and put back where
-they differ. Devices are judged on their way out: all of them by one rule where the kernel can say
-that (6.16 and later), else by their names, whose list is renewed at every change of a link.
+they differ. Devices are judged on their way out by their names, whose list is renewed at every
+change of a link; from 6.16 on the kernel also keeps the place of a device that is away.
 
 All of this blocks, for a few milliseconds; times are of the monotonic clock.
 """
@@ -27,7 +27,7 @@ from tunnel.errors import MissingFacilityError, TunnelError
 from tunnel.policy.killswitch import found, note
 from tunnel.policy.killswitch.common import LOOPBACK
 from tunnel.policy.killswitch.kernel import Facilities, Tables
-from tunnel.policy.killswitch.render import ALL_DEVICES, TABLE, render
+from tunnel.policy.killswitch.render import TABLE, render
 from tunnel.policy.killswitch.ruleset import FAMILIES, Ruleset
 from tunnel.policy.killswitch.state import Desired, Phase
 from tunnel.policy.killswitch.watch import Watch
@@ -35,6 +35,8 @@ from tunnel.settings import Inbound
 from tunnel.values import BadValue, inbound
 
 ATTEMPTS: Final = 3
+GONE_MAX: Final = 64
+"""How many devices that are gone are kept in mind."""
 _MOMENT: Final = 0.01  # seconds
 
 
@@ -60,6 +62,7 @@ class KillSwitch:
         self._tables: Tables | None = None
         self._watch: Watch | None = None
         self._arp_ignore: str | None = None
+        self._seen: dict[str, None] = {}
         self._devices: tuple[tuple[int, str], ...] = ()
 
     @property
@@ -160,11 +163,14 @@ class KillSwitch:
 
     def _ruleset(self) -> Ruleset:
         facilities = self._held().facilities
-        if facilities.prefixes:
-            return render(self.desired, self._clock(), ALL_DEVICES, prefixes=True)
-        names = [name for _, name in self._devices if name not in (LOOPBACK, self.desired.tunnel)]
-        if facilities.absent:  # a device that went keeps its place, and may come back
-            names += [name for name in self.desired.interfaces or () if name not in names]
+        skipped = (LOOPBACK, self.desired.tunnel)
+        names = [name for _, name in self._devices if name not in skipped]
+        if facilities.absent:  # a device that goes keeps its place, and may come back to it
+            self._seen = dict.fromkeys((*self._seen, *names, *(self.desired.interfaces or ())))
+            gone = [name for name in self._seen if name not in names]
+            for name in gone[:-GONE_MAX]:
+                del self._seen[name]
+            names += gone[-GONE_MAX:]
         return render(self.desired, self._clock(), names or [LOOPBACK])
 
     def _firewall_changed(self, who: str) -> None:
@@ -178,7 +184,7 @@ class KillSwitch:
             self._log(f"the kill switch was changed by {who} and cannot be restored: {error}")
 
     def _links_changed(self) -> None:
-        if self._held().facilities.prefixes or tuple(socket.if_nameindex()) == self._devices:
+        if tuple(socket.if_nameindex()) == self._devices:
             return
         try:
             self._put()
