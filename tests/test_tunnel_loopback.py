@@ -224,7 +224,7 @@ def test_a_peer_that_lost_its_keys_is_found_again(run: Runner) -> None:
 
 
 def test_a_name_is_looked_up_until_it_resolves(run: Runner, monkeypatch) -> None:
-    monkeypatch.setattr("providers.wireguard.provider.RESOLVE_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("providers.wireguard.names.FIRST_PAUSE", 0.01)
 
     async def main() -> None:
         far = make("far", config(FAR, NEAR, None))

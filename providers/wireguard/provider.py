@@ -23,7 +23,9 @@ from providers.wireguard.change import DeviceChange, DeviceSnapshot, PeerChange
 from providers.wireguard.device import Device
 from providers.wireguard.fromconfig import change_between, first_change, literal
 from providers.wireguard.messages import SECOND
+from providers.wireguard.names import Names
 from providers.wireguard.paths import Paths
+from providers.wireguard.peer import Phase
 from providers.wireguard.saved import save
 from providers.wireguard.scopes import numbered
 from providers.wireguard.snapshot import check_change
@@ -42,11 +44,9 @@ from tunnel import (
 )
 
 if TYPE_CHECKING:
-    from tunnel import Config, Event, HostPort, OuterSockets, Path, TunnelSettings
+    from tunnel import Address, Config, Event, OuterSockets, Path, TunnelSettings
 
 TIMER_MAX: Final = 30.0  # seconds
-RESOLVE_FIRST_PAUSE: Final = 1.0  # seconds until a name is looked up again, doubled each time
-RESOLVE_LAST_PAUSE: Final = 60.0
 LINK_GRACE: Final = 1.0  # seconds in which the session may find out for itself why a link failed
 
 _ORDERLY: Final = frozenset(
@@ -65,7 +65,7 @@ class WireGuardProvider(PacketTunnelProvider):
         self._device: Device | None = None
         self._uapi: UapiServer | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._lookups: dict[bytes, asyncio.Task[None]] = {}
+        self._names: Names | None = None
         self._settings: TunnelSettings | None = None
         self._trouble = ""
         self._paths: Paths | None = None
@@ -131,7 +131,8 @@ class WireGuardProvider(PacketTunnelProvider):
                 log=self._log.info,
             )
             await self._uapi.start()
-        self._look_up(config)
+        self._names = Names(context.resolve, self._address_of, self._move_peer, self._note)
+        self._names.use(config)
         for peer in config.peers:
             if literal(peer.endpoint) is not None and peer.public_key in self._device.peers.by_key:
                 self._device.connect(peer.public_key, self._engine.now())
@@ -139,10 +140,9 @@ class WireGuardProvider(PacketTunnelProvider):
 
     async def stop_tunnel(self, reason: StopReason) -> None:
         """Release everything and zero every secret."""
-        for task in self._lookups.values():
-            task.cancel()
-        await asyncio.gather(*self._lookups.values(), return_exceptions=True)
-        self._lookups.clear()
+        if self._names is not None:
+            await self._names.close()
+            self._names = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -171,8 +171,8 @@ class WireGuardProvider(PacketTunnelProvider):
             return
         self._trouble = ""
         outer = self.context.outer
-        if self._paths.changed(outer) and outer.pairs:
-            self._look_up(self.context.config)
+        if self._paths.changed(outer) and outer.pairs and self._names is not None:
+            self._names.moved()
         self._settle()
 
     def path_noted(self, path: Path) -> None:
@@ -215,7 +215,16 @@ class WireGuardProvider(PacketTunnelProvider):
     def _on_timer(self) -> None:
         self._timer = None
         try:
-            self.device.handle_timeout(self.engine.now())
+            now = self.engine.now()
+            self.device.handle_timeout(now)
+            if self._names is not None:
+                self._names.check(
+                    (
+                        (p.public_key, p.timers.attempts, p.phase is Phase.UP)
+                        for p in self.device.peers
+                    ),
+                    now,
+                )
         finally:
             self._settle()
 
@@ -254,46 +263,23 @@ class WireGuardProvider(PacketTunnelProvider):
 
     # ---- names ----
 
-    def _look_up(self, config: Config, old: Config | None = None) -> None:
-        """Look up every endpoint that is a name, each by itself.
+    def _address_of(self, public_key: bytes) -> Address | None:
+        """Return the address that a peer is reached at. Raises KeyError for one that is gone."""
+        end = self.engine.peer_info(self.device.peers.by_key[public_key].id).endpoint
+        return None if end is None else end.address
 
-        One that has an address is left alone, unless it had another name in the old configuration.
-        """
-        before = {} if old is None else {peer.public_key: peer.endpoint for peer in old.peers}
-        for peer in config.peers:
-            known = self.device.peers.by_key.get(peer.public_key)
-            if peer.endpoint is None or literal(peer.endpoint) or known is None:
-                continue
-            moved = before.get(peer.public_key, peer.endpoint) != peer.endpoint
-            if known.has_endpoint and not moved:
-                continue
-            running = self._lookups.get(peer.public_key)
-            if running is not None:
-                running.cancel()
-            self._lookups[peer.public_key] = asyncio.create_task(
-                self._resolve(peer.public_key, peer.endpoint)
-            )
-
-    async def _resolve(self, public_key: bytes, endpoint: HostPort) -> None:
-        pause = RESOLVE_FIRST_PAUSE
-        while True:
-            try:
-                addresses = await self.context.resolve(endpoint)
-                break
-            except TunnelError as error:
-                peer = self.device.peers.by_key.get(public_key)
-                if peer is None:
-                    return
-                peer.note = str(error)
-                self._settle()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, RESOLVE_LAST_PAUSE)
-        change = PeerChange(public_key, update_only=True, endpoint=(addresses[0], endpoint.port))
+    def _move_peer(self, public_key: bytes, address: Address, port: int) -> None:
+        """Reach a peer at another address from now on."""
+        change = PeerChange(public_key, update_only=True, endpoint=(address, port))
         self._permit((change,))
         now = self.engine.now()
         self.device.configure(numbered(DeviceChange(peers=(change,))), now)
         if public_key in self.device.peers.by_key:
             self.device.connect(public_key, now)
+        self._settle()
+
+    def _note(self, public_key: bytes, text: str) -> None:
+        self.device.peers.by_key[public_key].note = text
         self._settle()
 
     # ---- configuration ----
@@ -317,6 +303,9 @@ class WireGuardProvider(PacketTunnelProvider):
         if change.fwmark is not None:
             await self._set_mark(change.fwmark)
         self.device.configure(change, self.engine.now())
+        for peer in change.peers:
+            if peer.endpoint is not None and self._names is not None:
+                self._names.forget(peer.public_key)
         self._settle()
 
     async def reload(self, config: Config) -> None:
@@ -338,7 +327,8 @@ class WireGuardProvider(PacketTunnelProvider):
             self.device.configure(placed, self.engine.now())
         finally:
             change.wipe()
-        self._look_up(config, old)
+        if self._names is not None:
+            self._names.use(config)
         self._settle()
 
     def _permit(self, coming: Sequence[PeerChange], mark: int | None = None) -> None:

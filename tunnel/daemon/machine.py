@@ -150,10 +150,16 @@ class Machine:
 
         if path.bound and path.interface is None:
             raise TunnelError(f"cannot resolve {endpoint.host}: {path.reason}")
-        interface = path.interface if path.bound else None
-        return await resolve(
-            endpoint.host, interface, interface.dns if interface else (), mark=mark
-        )
+        first = path.interface
+        if first is not None and path.bound:
+            return await resolve(endpoint.host, first, first.dns, mark=mark)
+        try:
+            return await resolve(endpoint.host, None)
+        except TunnelError:
+            # The machine's resolver may be one in the tunnel, which is down.
+            if first is None or not first.dns:
+                raise
+            return await resolve(endpoint.host, first, first.dns, mark=mark)
 
 
 def _has_capability(number: int) -> bool:
