@@ -11,8 +11,9 @@ from pathlib import Path as FilePath
 import pytest
 
 from tests.netns.conftest import FAR, FAR6, TwoNetworks
-from tests.netns.routes import CELLULAR, FULL, answering, footprint, run
+from tests.netns.routes import CELLULAR, FULL, answering, exchange, footprint, run
 from tools.netlab import Namespace
+from tunnel.bind import OuterSockets
 from tunnel.policy.apply import MachineRoutes
 from tunnel.policy.binding import BindingPolicy
 from tunnel.policy.connection import Connection
@@ -140,3 +141,31 @@ def test_enforced_traffic_is_not_taken_elsewhere_and_excluded_traffic_is_free(
                     assert heard(free)
 
     run(networks, tmp_path, work, BindingPolicy())
+
+
+@pytest.mark.parametrize("policy", [ALL, ENFORCE], ids=["include all", "enforce"])
+def test_replies_pass_a_strict_reverse_path_check(
+    networks: TwoNetworks, tmp_path: FilePath, policy: RoutingPolicy
+) -> None:
+    """The interface rules ask for the mark then, so the replies must carry it too."""
+    client = networks.client
+    for scope in ("all", "wwan0", "wlan0"):
+        client.sysctl(f"net.ipv4.conf.{scope}.rp_filter", 1)
+
+    async def work(monitor: PathMonitor, routes: MachineRoutes) -> None:
+        with Tun.create("tt0"):
+            wanted = await routes.apply("tt0", FULL, monitor.path, policy)
+            outer = OuterSockets()
+            outer.open(interface="wwan0", mark=wanted.mark)
+            with answering(networks.cell, socket.AF_INET) as at:
+                assert exchange(outer, at, FAR)
+                # The control: without the mark's way back the reply is dropped.
+                client.run("nft flush ruleset")
+                outer.close()
+                outer.open(interface="wwan0", mark=wanted.mark)
+                assert not exchange(outer, at, FAR)
+            with answering(networks.cell, socket.AF_INET6) as at:
+                assert exchange(outer, at, FAR6)
+            outer.close()
+
+    run(networks, tmp_path, work)

@@ -119,8 +119,35 @@ def test_the_first_removal_is_answered_within_a_second(
                 client.run("ip -batch -", input=FLUSH)
                 assert f"{FAR} via 10.1.0.1" in client.ip(f"route get {FAR}") or it.log
                 await it.until(lambda: "dev tt0" in client.ip(f"route get {FAR}"))
-                await it.until(lambda: ours(client) == whole)
-                assert it.log
+                await it.until(lambda: ours(client) == whole and bool(it.log))
+
+    with client.entered():
+        asyncio.run(main())
+
+
+def test_the_firewall_table_is_put_back(networks: TwoNetworks, tmp_path: FilePath) -> None:
+    client = networks.client
+
+    async def main() -> None:
+        async with kept(tmp_path) as it:
+            with Tun.create("tt0"):
+                await it.routes.apply("tt0", FULL, it.monitor.path)
+                whole = client.run("nft -s list ruleset").stdout
+                assert "table inet tunneld-0" in whole
+                for command in (
+                    "nft flush ruleset",
+                    "nft delete chain inet tunneld-0 save",
+                    "nft add rule inet tunneld-0 raw accept",
+                ):
+                    said = len(it.log)
+                    client.run(command)
+                    await it.until(lambda said=said: len(it.log) > said)
+                    assert "put back: the firewall table" in it.log[-1]
+                    assert client.run("nft -s list ruleset").stdout == whole
+                client.run("nft add table inet other")  # the control: nobody touched ours
+                said = len(it.log)
+                await asyncio.sleep(0.2)
+                assert len(it.log) == said
 
     with client.entered():
         asyncio.run(main())

@@ -76,6 +76,7 @@ class MachineRoutes:
         self._connection: Connection | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._lock = asyncio.Lock()
+        self._listed = ""
         self._rendered: str | None = ""  # None: a crash may have left a table
 
     async def start(self) -> None:
@@ -113,6 +114,11 @@ class MachineRoutes:
         """
         async with self._lock:
             return [] if self._thread is None else await self._in_thread(self._restore)
+
+    async def restore_guard(self) -> bool:
+        """Put the firewall table back if it is not as it was made; whether it was not."""
+        async with self._lock:
+            return self._thread is not None and await self._in_thread(self._restore_guard)
 
     async def clear(self, *, keep_closed: bool = False) -> None:
         """Remove all that was made, and give the slot back; safe to call again.
@@ -238,6 +244,15 @@ class MachineRoutes:
                 "not dropped; install nftables"
             )
         self._rendered = text
+        self._listed = guardtable.listing(slot) if text else ""
+
+    def _restore_guard(self) -> bool:
+        if self._slot is None or not self._rendered or not self._listed:
+            return False
+        if guardtable.listing(self._slot) == self._listed:
+            return False
+        guardtable.put(self._slot, self._rendered)
+        return True
 
     def _clear(self, keep_closed: bool) -> None:
         if self._slot is None:

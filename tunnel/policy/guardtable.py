@@ -42,9 +42,22 @@ def remove(slot: Slot) -> None:
     _nft(guard.removal(slot.number))
 
 
+def listing(slot: Slot) -> str:
+    """Return the table as the kernel has it, without counts; empty where it is not there."""
+    command = _command()
+    if command is None:
+        return ""
+    words = [command, "-s", "list", "table", "inet", guard.table_name(slot.number)]
+    return subprocess.run(words, text=True, capture_output=True, timeout=NFT_TIMEOUT).stdout
+
+
+def _command() -> str | None:
+    return shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+
+
 def _nft(text: str) -> bool:
     """Run one nft transaction; False where there is no nft. Raises TunnelError."""
-    command = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+    command = _command()
     if command is None:
         return False
     done = subprocess.run(
