@@ -122,14 +122,17 @@ def interface_tables(
 def _answers(
     link: Link, inbound: Iterable[Inbound], dump: Dump, place: Place, table: int
 ) -> list[Rule]:
-    """Return the rules for what answers connections from outside over this link."""
-    return [
+    """Return the rules for what answers connections from outside over this link.
+
+    A UDP service that listens on every address has chosen no source yet when its answer is routed.
+    """
+    rules = [
         Rule(
             address.address.version,
             place.preference(Band.EXCEPTION),
             table,
             PROTOCOL,
-            source=ip_network(address.address.ip),
+            source=None if one.protocol == "udp" else ip_network(address.address.ip),
             ip_protocol=_PROTOCOLS[one.protocol],
             source_ports=(one.port, one.port),
         )
@@ -138,6 +141,7 @@ def _answers(
         for address in dump.addresses
         if address.index == link.index and not address.tentative
     ]
+    return list(dict.fromkeys(rules))
 
 
 # ---- routers ----
