@@ -12,7 +12,8 @@ import pytest
 from bench.implementations import eventually
 from tests.netns.command import BIN, tunnelctl
 from tests.netns.conftest import address
-from tests.netns.world import INNER, PORT, World, make_world
+from tests.netns.test_policy_resolver import ZONE, serving
+from tests.netns.world import FAR, INNER, PORT, World, make_world
 from tools.netlab import Lab
 
 pytestmark = pytest.mark.root
@@ -91,27 +92,31 @@ def test_a_better_path_is_proven_first_and_no_packet_is_lost(world: World) -> No
     assert world.leftovers() == []
 
 
-def test_tcp_crosses_a_move_without_a_retransmission(world: World) -> None:
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_tcp_crosses_a_move_without_a_loss(world: World, direction: str) -> None:
     binding(world, 'bind = "wifi,cellular"\ndwell = 0.5\nhold_down = 0')
     down(world, "wlan0")
     tunneld = world.start()
     tunneld.expect("connected")
-    for router in world.routers.values():  # slow enough for no queue to overflow by itself
-        for device in ("down0", "up0"):
-            router.run(f"tc qdisc add dev {device} root tbf rate 200mbit burst 256k limit 4m")
-    serving = world.server.start("iperf3 -s -1 --json", stdout=subprocess.DEVNULL)
+    serving = world.server.start("iperf3 -s -1", stdout=subprocess.DEVNULL)
     eventually("iperf3", lambda: ":5201" in world.server.run("ss -tln").stdout)
-    client = world.client.start(
-        f"iperf3 -c {INNER} -t 5 -b 50M --json", stdout=subprocess.PIPE, text=True
-    )
-    eventually("data", lambda: world.outer("wwan0") > 500)
+    # A small window: the far end's receive buffer is small, and is not what is tested.
+    words = f"iperf3 -c {INNER} -t 4 -b 20M -w 32K --json{' -R' if direction == 'down' else ''}"
+    client = world.client.start(words, stdout=subprocess.PIPE, text=True)
+    eventually("data", lambda: world.outer("wwan0") > 100)
     up(world, "wlan0")
     tunneld.expect("moved to wlan0")
     report = json.loads(client.communicate(timeout=30)[0])
     assert serving.wait(10) == 0
-    assert report["end"]["sum_received"]["bytes"] > 20e6
-    assert report["end"]["sum_sent"]["retransmits"] == 0
-    assert world.outer("wlan0") > 500
+    assert report["end"]["sum_received"]["bytes"] > 5e6
+    assert world.outer("wlan0") > 100
+    # The faster path overtakes the slower one, and TCP may take that for a loss. What was sent
+    # twice for nothing the receiver says (RFC 2883); a real loss would be one more.
+    sender = world.client if direction == "up" else world.server
+    names = ("TcpRetransSegs", "TcpExtTCPDSACKRecv", "TcpExtTCPDSACKOfoRecv")
+    shown = sender.run(["nstat", "-asz", *names]).stdout
+    again, known, late = (int(re.findall(rf"{name} +(\d+)", shown)[0]) for name in names)
+    assert again <= known + late
     assert tunneld.end() == 0
 
 
@@ -120,7 +125,7 @@ def test_a_path_that_dies_is_left_within_a_second(world: World, how: str) -> Non
     tunneld = world.start("--bind", "wifi,cellular")
     tunneld.expect("connected")
     assert used(world) == "wlan0"
-    ping = Pinging(world, 600)
+    ping = Pinging(world, 400)
     if how == "carrier":
         world.routers["wlan0"].ip("link set down0 down")
     elif how == "address":
@@ -153,7 +158,7 @@ def test_a_path_that_dies_in_silence_is_left_within_six_seconds(world: World) ->
     tunneld = world.start()
     tunneld.expect("connected")
     assert used(world) == "wlan0"
-    ping = Pinging(world, 1600)
+    ping = Pinging(world, 1400)
     block(world, "wlan0", "out", "back")
     tunneld.expect("proving wwan0")
     tunneld.expect("moved to wwan0")
@@ -212,5 +217,73 @@ def test_the_policy_of_a_running_tunnel_changes_without_dropping_it(world: World
     assert "the default route" in done.stdout
     assert world.ping()
     assert not [line for line in tunneld.lines if "reasserting" in line]
+    assert tunneld.end() == 0
+    assert world.leftovers() == []
+
+
+def taps(world: World, interface: str) -> int:
+    """What the client sent over an interface but ARP and neighbour discovery: any IP packet."""
+    shown = world.routers[interface].run("nft -j list counter netdev wire sent").stdout
+    return int(json.loads(shown)["nftables"][1]["counter"]["packets"])
+
+
+def tap(world: World) -> None:
+    for router in world.routers.values():
+        router.run(
+            ["nft", "add table netdev wire; add counter netdev wire sent; add chain netdev wire in "
+             "{ type filter hook ingress device down0 priority 0; }; add rule netdev wire in "
+             "ip protocol { udp, tcp } counter name sent; add rule netdev wire in "
+             "ip6 nexthdr { udp, tcp } counter name sent"]
+        )  # fmt: skip
+
+
+def test_bound_to_cellular_a_flapping_wifi_never_sees_a_packet_or_a_lookup(world: World) -> None:
+    text = world.config.read_text().replace(f"{FAR}:", "vpn.example:")
+    world.config.write_text(text)
+    path = Path(binding(world, 'bind = "cellular"'))
+    servers = "".join(f'[interfaces.{n}]\ndns = "{FAR}"\n' for n in ("wlan0", "wwan0"))
+    path.write_text(path.read_text() + servers)
+    named = ZONE["vpn.example.", "A"]
+    world.server.ip(f"addr add {named}/32 dev lo")
+    for number, router in enumerate(world.routers.values(), start=3):
+        router.ip(f"route add {named} via 10.{number}.0.2")
+    tap(world)
+    flaps = "".join(
+        "link set wlan0 down\nlink set wlan0 up\n"
+        "route replace default via 10.1.0.1 dev wlan0 metric 100\n"
+        for _ in range(100)
+    )
+    batch = path.with_suffix(".batch")
+    batch.write_text(flaps)
+    with serving(world.server):
+        tunneld = world.start()
+        tunneld.expect("connected")
+        ping = Pinging(world, 400)
+        world.client.ip(f"-batch {batch}")
+        address(world.client, "wlan0", 1, 100)  # down costs an interface its IPv6 address
+        assert ping.lost() == 0
+        assert tunneld.end() == 0
+        assert taps(world, "wlan0") == 0
+        assert not [line for line in tunneld.lines if "reasserting" in line]
+        # The control: on Wi-Fi the same tap sees the lookup and what follows it.
+        tunneld = world.start("--bind", "wifi")
+        tunneld.expect("connected")
+        assert taps(world, "wlan0") > 2
+        assert tunneld.end() == 0
+
+
+def test_a_tunnel_interface_that_is_renamed_goes_on(world: World) -> None:
+    tunneld = world.start("--bind", "cellular")
+    tunneld.expect("connected")
+    other = f"{world.interface}z"
+    world.client.ip(f"link set {world.interface} down")
+    world.client.ip(f"link set {world.interface} name {other}")
+    world.client.ip(f"link set {other} up")
+    tunneld.expect(f"renamed the tunnel's interface to {other}")
+    eventually("the tunnel", lambda: world.ping(count=1, check=False))
+    # It is still not taken for a path, and the network may change.
+    world.client.ip("link set wlan0 down")
+    assert world.ping()
+    assert used(world) == "wwan0"
     assert tunneld.end() == 0
     assert world.leftovers() == []
