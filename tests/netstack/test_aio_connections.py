@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from tests.loops import Runner
-from tests.netstack.pairs import BOB, settled, two_stacks
+from tests.loops import Runner, until
+from tests.netstack.pairs import ALICE, BOB, settled, two_stacks
 
 DATA = random.Random(1).randbytes(3_000_000)
 
@@ -60,5 +60,90 @@ def test_a_cancelled_connect_leaves_nothing(run: Runner) -> None:
                 await asyncio.wait_for(alice.open_connection("10.7.0.99", 80), 0.01)
             assert not alice.stack.tcp.sockets
             assert not alice.transports
+
+    run(work())
+
+
+def test_a_protocol_that_fails_harms_nobody_else(run: Runner) -> None:
+    class Failing(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            raise RuntimeError("my fault")
+
+    async def work() -> None:
+        said: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: said.append(str(context.get("exception")))
+        )
+        async with two_stacks() as (alice, bob):
+            await bob.create_server(Failing, None, 80)
+            await bob.start_server(digest, None, 81)
+            reader, writer = await alice.open_connection(BOB[0], 80)
+            other, honest = await alice.open_connection(BOB[0], 81)
+            writer.write(b"x")
+            honest.write(b"y")
+            honest.write_eof()
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            assert await other.read() == hashlib.sha256(b"y").digest()
+            assert said == ["my fault"]
+
+    run(work())
+
+
+def test_closing_with_unread_data_resets_the_peer(run: Runner) -> None:
+    """RFC 9293, section 3.6.1, as every kernel does it: the peer learns that it was not read."""
+
+    async def work() -> None:
+        async with two_stacks() as (alice, bob):
+            accepted: list[asyncio.StreamWriter] = []
+            await bob.start_server(lambda r, w: accepted.append(w), None, 80)
+            reader, writer = await alice.open_connection(BOB[0], 80)
+            writer.write(bytes(1_000_000))
+            await until(lambda: bool(accepted) and accepted[0].transport.is_reading() is False)
+            accepted[0].close()
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            await settled(alice, bob)
+
+    run(work())
+
+
+def test_half_close_both_ways(run: Runner) -> None:
+    async def work() -> None:
+        async with two_stacks() as (alice, bob):
+
+            async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(b"first")
+                writer.write_eof()
+                got = await reader.read()
+                assert got == b"second"
+                writer.close()
+
+            await bob.start_server(talk, None, 80)
+            reader, writer = await alice.open_connection(BOB[0], 80)
+            assert await reader.read() == b"first"
+            writer.write(b"second")
+            writer.close()
+            await settled(alice, bob)
+
+    run(work())
+
+
+def test_local_ports_and_addresses(run: Runner) -> None:
+    async def work() -> None:
+        async with two_stacks() as (alice, bob):
+            await bob.start_server(lambda r, w: None, None, 80)
+            _, writer = await alice.open_connection(BOB[1], 80, local_addr=(ALICE[1], 4000))
+            assert writer.get_extra_info("sockname")[:2] == (ALICE[1], 4000)
+            with pytest.raises(OSError, match="in use"):
+                await alice.open_connection(BOB[1], 80, local_addr=(ALICE[1], 4000))
+            with pytest.raises(OSError, match="assign"):
+                await alice.open_connection(BOB[0], 80, local_addr=("10.7.0.50", 0))
+            with pytest.raises(ValueError, match="not an address"):
+                await alice.open_connection(BOB[0], 80, local_addr=("me", 0))
+            with pytest.raises(OSError, match="in use"):
+                await bob.start_server(lambda r, w: None, BOB[0], 80)
+            with pytest.raises(ValueError, match="out of range"):
+                await alice.open_connection(BOB[0], 0)
 
     run(work())

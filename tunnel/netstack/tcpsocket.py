@@ -22,7 +22,7 @@ class Layer(Protocol):
     def orphan(self, socket: TcpSocket, now: int) -> None:
         """The owner has closed."""
 
-    def forget_listener(self, listener: Listener) -> None:
+    def forget_listener(self, listener: Listener, now: int) -> None:
         """Accept no more."""
 
 
@@ -139,7 +139,7 @@ class Listener:
         self.closed = False
         self.owner: Any = None
 
-    def close(self) -> None:
+    def close(self, now: int) -> None:
         """Accept no more."""
         self.closed = True
-        self._layer.forget_listener(self)
+        self._layer.forget_listener(self, now)

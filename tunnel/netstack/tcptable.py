@@ -174,11 +174,11 @@ class TcpTable:
             oldest.abort(now)
         self.touch(socket)
 
-    def forget_listener(self, listener: Listener) -> None:
-        """Accept no more; half-open connections are dropped."""
+    def forget_listener(self, listener: Listener, now: int) -> None:
+        """Accept no more; half-open connections are reset."""
         self._listeners.pop((listener.address, listener.port), None)
         for socket in list(listener.half_open):
-            self._drop(socket)
+            socket.abort(now)
 
     def uses(self, port: int) -> bool:
         """Whether a connection, what is left of one, or a listener has a local port."""

@@ -23,14 +23,16 @@ from tunnel.netstack.aio.names import failure
 from tunnel.netstack.aio.reserved import ReservedPorts
 from tunnel.netstack.aio.server import StackServer
 from tunnel.netstack.aio.transport import TcpTransport
+from tunnel.netstack.endpoint import EventKind
 from tunnel.netstack.ip import TCP, Outgoing
 from tunnel.netstack.settings import Settings
 from tunnel.netstack.stack import Stack
-from tunnel.netstack.tcpsocket import Listener, Place
+from tunnel.netstack.tcpsocket import Listener, Place, TcpSocket
 from tunnel.primitives import EngineError
 from tunnel.unitlink import UnitLink
 
 _SECOND: Final = 1_000_000_000
+_WATCH_SECONDS: Final = 2.0
 
 
 class StackLoop:
@@ -69,6 +71,8 @@ class StackLoop:
         self._pings: dict[int, asyncio.Future[int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0
+        self._slept = _slept()
+        self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_at_clock)
         self.transports: set[Any] = set()
         self._servers: set[StackServer] = set()
         self.loop.add_reader(fd, self._on_readable)
@@ -106,6 +110,7 @@ class StackLoop:
             transport.fail(error)
         self._turn()
         self.closed = True
+        self._watch.cancel()
         if self.ports is not None:
             self.ports.close()
         self.loop.remove_reader(self.link.fd)
@@ -164,7 +169,7 @@ class StackLoop:
     def forget_server(self, server: StackServer, listener: Listener) -> None:
         """A server has closed; its port stays reserved while connections of it live."""
         self._servers.discard(server)
-        listener.close()
+        listener.close(self.now())
         self._give_back(TCP, listener.port)
 
     def _give_back(self, protocol: int, port: int) -> None:
@@ -193,6 +198,13 @@ class StackLoop:
         """
         self.stack.tcp.nudge(self.now())
         self.wake()
+
+    def _look_at_clock(self) -> None:
+        """Notice a suspend: one clock counted it, the other did not."""
+        self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_at_clock)
+        before, self._slept = self._slept, _slept()
+        if self._slept - before > _SECOND:
+            self.nudge()
 
     # ---- the loop ----
 
@@ -250,19 +262,39 @@ class StackLoop:
         stack = self.stack
         for socket, event in stack.take_events():
             owner = socket.owner
-            if owner is not None:
-                owner.tcp_event(event)
-            elif socket.listener is not None and event.kind.name == "ESTABLISHED":
-                socket.listener.owner.accept(socket)
+            try:
+                if owner is not None:
+                    owner.tcp_event(event)
+                elif socket.listener is not None and event.kind is EventKind.ESTABLISHED:
+                    self._accept(socket, socket.listener)
+            except Exception as error:
+                self._failed(socket.owner, error)
         for received in stack.take_datagrams():
-            if received.socket.owner is not None:
-                received.socket.owner.arrived(received.data, received.source, received.error)
+            owner = received.socket.owner
+            try:
+                if owner is not None:
+                    owner.arrived(received.data, received.source, received.error)
+            except Exception as error:
+                self._failed(owner, error)
         for reply in stack.take_replies():
             answer = (
                 self._pings.get(reply.sequence) if reply.identifier == self.identifier else None
             )
             if answer is not None and not answer.done():
                 answer.set_result(reply.error)
+
+    def _accept(self, socket: TcpSocket, listener: Listener) -> None:
+        if listener.closed:
+            socket.abort(self.now())
+        else:
+            listener.owner.accept(socket)
+
+    def _failed(self, transport: Any, error: Exception) -> None:
+        """A protocol raised: its connection ends, and nobody else's."""
+        context = {"message": "a protocol failed", "exception": error, "transport": transport}
+        self.loop.call_exception_handler(context)
+        if transport is not None:
+            transport.fail(error)
 
     def _write(self, packets: list[Outgoing]) -> None:
         try:
@@ -289,3 +321,8 @@ class StackLoop:
             self._timer.cancel()
         self._timer_due = due
         self._timer = self.loop.call_later(max(due - now, 0) / _SECOND, self._on_timer)
+
+
+def _slept() -> int:
+    """Return how long the machine has slept since it was started (ns)."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
