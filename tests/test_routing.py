@@ -370,6 +370,10 @@ def test_a_closed_slot_is_for_the_tunnel_that_closed_it(tmp_path: FilePath) -> N
     assert [slot.number for slot in others] == [0, 2]
     back = Slot.take(tmp_path, "tt1")
     assert (back.number, back.note()) == (1, Note("tt1", closed=True))
+    back.release(keep=True)
+    # Nothing of it is in the kernel: the note is about a namespace that is no more.
+    back = Slot.take(tmp_path, "tt7", standing=())
+    assert (back.number, back.note()) == (1, Note())
     for slot in (*others, back):
         slot.release()
     assert list(tmp_path.iterdir()) == []

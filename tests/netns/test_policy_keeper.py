@@ -153,6 +153,29 @@ def test_the_firewall_table_is_put_back(networks: TwoNetworks, tmp_path: FilePat
         asyncio.run(main())
 
 
+def test_a_local_network_that_comes_later_stays_local(
+    networks: TwoNetworks, tmp_path: FilePath
+) -> None:
+    client = networks.client
+
+    async def main() -> None:
+        async with kept(tmp_path, BindingPolicy()) as it:
+            with Tun.create("tt0"):
+                policy = RoutingPolicy(include_all_networks=True, exclude_local_networks=True)
+                await it.routes.apply("tt0", FULL, it.monitor.path, policy)
+                assert "dev tt0" in client.ip("route get 172.17.0.9")
+                client.ip("link add br9 type bridge")
+                client.ip("addr add 172.17.0.1/16 dev br9")
+                client.ip("link set br9 up")
+                await it.until(lambda: "dev br9" in client.ip("route get 172.17.0.9"))
+                client.ip("link del br9")
+                await it.until(lambda: "dev tt0" in client.ip("route get 172.17.0.9"))
+                assert it.log == []
+
+    with client.entered():
+        asyncio.run(main())
+
+
 def test_a_fight_is_damped_and_said(networks: TwoNetworks, tmp_path: FilePath) -> None:
     """Another program removes our rule as fast as it can, for three seconds."""
     client = networks.client

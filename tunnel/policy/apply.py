@@ -21,7 +21,7 @@ from typing import TypeVar
 from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
 from tunnel.policy import guard, guardtable, rtencode
 from tunnel.policy.connection import Connection, Refusal
-from tunnel.policy.difference import Plan, damage, plan, without
+from tunnel.policy.difference import Plan, damage, is_our_rule, plan, without
 from tunnel.policy.loopguard import loop
 from tunnel.policy.numbers import SLOTS, Numbers
 from tunnel.policy.path import Path, PathStatus
@@ -106,6 +106,17 @@ class MachineRoutes:
             asked = Asked(interface, settings, path, policy or RoutingPolicy())
             return await self._in_thread(lambda: self._apply(asked))
 
+    def outdated(self, dump: Dump) -> bool:
+        """Whether a local network came or went that goes past the tunnel, whatever the path."""
+        local = self._asked.policy.exclude_local_networks and self._slot is not None
+        return local and self._wanted(self._asked, dump) != self.in_force
+
+    async def renew(self) -> None:
+        """Do again what was asked for last, on the machine as it is now. Raises TunnelError."""
+        async with self._lock:
+            if self._slot is not None:
+                await self._in_thread(lambda: self._apply(self._asked))
+
     async def restore(self) -> list[str]:
         """Put back what others removed of what is in force; return what it was, in words.
 
@@ -145,7 +156,9 @@ class MachineRoutes:
         if self._slot is not None:
             return
         self._connection = Connection()
-        self._slot = slot = Slot.take(self._run, self._name)
+        rules = self._connection.read().rules
+        standing = {n for n in range(SLOTS) for r in rules if is_our_rule(r, n, self.numbers)}
+        self._slot = slot = Slot.take(self._run, self._name, standing)
         note, left = slot.note(), 0
         if note.closed:
             self._log(f"{note.name} was left closed; it stays so until the tunnel is up")

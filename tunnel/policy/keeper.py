@@ -46,6 +46,8 @@ class Keeper:
         in_force = self._routes.in_force
         if damage(in_force, dump):
             self._mend("routes or rules", self._routes.restore)
+        elif self._routes.outdated(dump):
+            self._mend("local networks", self._renew)
         return usurper(in_force, dump)
 
     async def aclose(self) -> None:
@@ -76,6 +78,10 @@ class Keeper:
         await asyncio.sleep(GATHER)
         return ["the firewall table"] if await self._routes.restore_guard() else []
 
+    async def _renew(self) -> list[str]:
+        await self._routes.renew()
+        return []
+
     def _mend(self, what: str, restore: Callable[[], Awaitable[list[str]]]) -> None:
         """Let `restore` run, once more if it is running."""
         task = self._tasks.get(what)
@@ -93,7 +99,7 @@ class Keeper:
             try:
                 restored = await restore()
             except (OSError, TunnelError) as error:
-                self._log(f"another program removed {what} of the tunnel: {error}")
+                self._log(f"{what} of the tunnel cannot be put right: {error}")
                 return
             if restored:
                 shown = "; ".join(restored[:_SHOWN])

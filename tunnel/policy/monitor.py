@@ -39,6 +39,8 @@ from tunnel.settings import Address, Network
 
 GATHER = 0.005
 """Seconds from the first notification to the reading: one `ip` command is a burst."""
+HEARSAY = 0.5
+"""Seconds that what strangers on a link say may have to wait: they can say it without end."""
 READING_SHARE = 0.5
 """Readings take at most this share of the time."""
 
@@ -97,11 +99,12 @@ class PathMonitor:
         self.endpoints: Callable[[], Iterable[Address]] = lambda: ()
         self._socket: socket.socket | None = None
         self._neighbours: socket.socket | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._crowded: frozenset[int] = frozenset()
         self._routers: dict[tuple[int, Address], Neighbour] = {}
         self._facts: dict[tuple[object, ...], Facts] = {}
         self._dns = DnsWatch(self._dirty.set)
-        self._adverts = AdvertWatch(self._dirty.set)
+        self._adverts = AdvertWatch(self._hearsay)
         self._managers = None if bus is None else Managers(bus, self._dirty.set)
         self._task: asyncio.Task[None] | None = None
 
@@ -144,6 +147,8 @@ class PathMonitor:
             await self._managers.aclose()
         self._dns.close()
         self._adverts.close()
+        if self._later is not None:
+            self._later.cancel()
         for one in (self._socket, self._neighbours):
             if one is not None:
                 asyncio.get_running_loop().remove_reader(one)
@@ -206,7 +211,15 @@ class PathMonitor:
                     for neighbour in neighbours_from(payload):
                         key = neighbour.index, neighbour.address
                         if key in self._routers and self._routers[key] != neighbour:
-                            self._dirty.set()
+                            self._hearsay()
+
+    def _hearsay(self) -> None:
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(HEARSAY, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self._later = None
+        self._dirty.set()
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()

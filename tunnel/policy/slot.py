@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -51,10 +52,14 @@ class Slot:
         self._fd = fd
 
     @classmethod
-    def take(cls, folder: Path = RUN, name: str = "") -> Slot:
+    def take(
+        cls, folder: Path = RUN, name: str = "", standing: Collection[int] = range(SLOTS)
+    ) -> Slot:
         """Take the slot that the tunnel of this name left closed, else the first free one.
 
-        Raises TunnelError when there is none, PrivilegeError.
+        `standing` are the slots that the kernel has rules of: a note that says closed of another
+        one is about a namespace that was, whose number this one has got. Raises TunnelError when
+        there is none, PrivilegeError.
         """
         free: Slot | None = None
         for number in range(SLOTS):
@@ -62,6 +67,9 @@ class Slot:
             if slot is None:
                 continue
             note = slot.note()
+            if note.closed and number not in standing:
+                note = Note()
+                slot.record(note)
             if note.closed and note.name == name:
                 if free is not None:
                     free.release()
