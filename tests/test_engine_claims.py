@@ -108,6 +108,7 @@ def test_later_fragments_go_to_both() -> None:
         assert port.recv(70_000) == lab.read() == bytes(PIECES[1])
 
 
+@pytest.mark.shows("coalesced TCP")
 def test_what_is_claimed_leaves_coalesced() -> None:
     with lab_with_port(FULL) as (lab, port):
         peer = lab.peer("10.0.0.2/32")

@@ -23,6 +23,7 @@ def unit(packet: bytes, kind: int, size: int, start: int, offset: int) -> bytes:
     return struct.pack("=BBHHHH", 1, kind, header, size, start, offset) + packet
 
 
+@pytest.mark.shows("UDP_SEGMENT")
 @pytest.mark.parametrize("flags", [0, NO_UDP_SEGMENT])
 @pytest.mark.parametrize(("source", "destination", "start"), [(NEAR, FAR, 20), (NEAR6, FAR6, 40)])
 def test_tcp_super_segments_are_cut(source: str, destination: str, start: int, flags: int) -> None:
@@ -121,6 +122,7 @@ def test_super_segments_are_staged_as_packets() -> None:
         assert all(checksums_right(packet) for packet in packets)
 
 
+@pytest.mark.shows("UDP_SEGMENT")
 def test_a_path_that_refuses_udp_segment_gets_plain_datagrams_for_a_while() -> None:
     with Lab(link_flags=LINK_VNET_HDR) as lab:
         peer = lab.peer("10.0.0.2/32")

@@ -48,6 +48,7 @@ def deliver(lab: Lab, packets: list[bytes], *, headers: int = 40) -> list[tuple[
 FULL = LINK_VNET_HDR | LINK_USO
 
 
+@pytest.mark.shows("coalesced TCP")
 def test_segments_in_sequence_leave_as_one() -> None:
     with Lab(link_flags=FULL) as lab:
         packets = segments(10, at9={"flags": 0x18})
@@ -65,6 +66,7 @@ BAD_HEADER_SUM = bytearray(segments(4)[2])
 BAD_HEADER_SUM[10] ^= 1
 
 
+@pytest.mark.shows("coalesced TCP")
 @pytest.mark.parametrize(
     ("third", "writes"),
     [
@@ -93,6 +95,7 @@ def test_only_what_fits_is_joined(third: object, writes: int) -> None:
         assert first[2][40:240] == packets[0][40:] + packets[1][40:]
 
 
+@pytest.mark.shows("coalesced UDP")
 def test_udp_of_one_size_leaves_as_one_where_the_link_knows_it() -> None:
     packets = [udp(FAR6, NEAR6, bytes([i]) * 50) for i in range(5)] + [udp(FAR6, NEAR6, b"short")]
     payload = b"".join(packet[48:] for packet in packets)

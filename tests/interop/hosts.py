@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ from bench.implementations import TABLE, Daemon, Implementation, eventually
 from tools.netlab import Lab, Namespace
 
 IMPLEMENTATIONS = {one.name: one for one in TABLE}
+_OURS = IMPLEMENTATIONS["tunneld"]
+#: Ours with each of the other ways to seal packets.
+CRYPTO = [f"tunneld --crypto {choice}" for choice in ("avx2", "libcrypto")]
+IMPLEMENTATIONS |= {
+    name: replace(_OURS, name=name, command=(*_OURS.command, *name.split()[1:])) for name in CRYPTO
+}
 #: What is tested, and what it is tested against. The variable proves the tests themselves.
 SUBJECT = os.environ.get("TUNNELD_INTEROP_SUBJECT", "tunneld")
 REFERENCE = "wireguard-go"
@@ -32,7 +39,7 @@ MTU = 1420
 TUNNELCTL = Path(sys.executable).parent / "tunnelctl"
 _serial = itertools.count()
 
-__all__ = ["MTU", "PORT", "REFERENCE", "SUBJECT", "Host", "connect", "eventually", "star"]
+__all__ = ["CRYPTO", "MTU", "PORT", "REFERENCE", "SUBJECT", "Host", "connect", "eventually", "star"]
 
 
 class Host:
@@ -52,7 +59,7 @@ class Host:
     @property
     def is_tunneld(self) -> bool:
         """Whether tunnelctl can be asked about this host."""
-        return self.daemon.implementation.name == "tunneld"
+        return self.daemon.implementation.name.startswith("tunneld")
 
     @property
     def inner(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.interop import transfer
-from tests.interop.hosts import REFERENCE, SUBJECT, connect, star
+from tests.interop.hosts import CRYPTO, REFERENCE, SUBJECT, connect, star
 
 pytestmark = [pytest.mark.root, pytest.mark.datapath]
 
@@ -33,9 +33,12 @@ def test_bulk(mtu: int, family: int) -> None:
 
 
 @pytest.mark.parametrize("mtu", [1500, 1428])
-def test_bulk_between_two_of_ours(mtu: int) -> None:
+@pytest.mark.parametrize(
+    "subject", [SUBJECT, *(pytest.param(name, marks=pytest.mark.long) for name in CRYPTO)]
+)
+def test_bulk_between_two_of_ours(mtu: int, subject: str) -> None:
     """Super-segments leave and arrive whole at both ends only here."""
-    with star(SUBJECT, SUBJECT, mtu=mtu) as (one, other):
+    with star(subject, subject, mtu=mtu) as (one, other):
         connect(one, other)
         one.reaches(other)
         for address in (other.inner, other.inner6):
