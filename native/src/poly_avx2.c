@@ -8,6 +8,9 @@
 #include <stdalign.h>
 
 #define VECTOR __attribute__((target("avx2")))
+#if !defined(__clang__)
+#pragma GCC optimize("no-tree-ter")
+#endif
 #define INLINE VECTOR static inline __attribute__((always_inline))
 
 enum { WIDTH = 4, LIMBS = 5 };

@@ -8,6 +8,9 @@
 #include <stdalign.h>
 
 #define VECTOR __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi2")))
+#if !defined(__clang__)
+#pragma GCC optimize("no-tree-ter")
+#endif
 #define INLINE VECTOR static inline __attribute__((always_inline))
 
 enum { WIDTH = 8, LIMBS = 5 };
