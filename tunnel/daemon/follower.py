@@ -121,6 +121,7 @@ class Follower:
         while True:
             moved = await self._underlay.move()
             if moved is not Moved.NOT:
+                await self._end_proof()  # its sockets have gone, or will be closed now
                 await self._settle()
             self._show()
             if moved is not Moved.FAILED:
