@@ -1,7 +1,9 @@
-/* The input is one packet: what the parser takes is within bounds, and the checksum of any part is
- * that of the plain loop. */
+/* The input is one packet: what the parser takes is within bounds, the checksum of any part is that
+ * of the plain loop, and whom the packet is for, and whether it is intact, can be told of any. */
 #include "checksum.h"
+#include "claims.h"
 #include "fuzz.h"
+#include "intact.h"
 #include "packet.h"
 
 static uint16_t plain(const uint8_t *data, size_t length) {
@@ -44,5 +46,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check_checksum(data + out.transport_offset, total - out.transport_offset);
     }
     check_checksum(data, size);
+    static tc_claims all, none;
+    memset(all.ports, 0xff, sizeof all.ports);
+    all.count = 1;
+    if (!total)
+        return 0;
+    MUST(result == 0 || !tc_packet_intact(data, total));
+    MUST(tc_claims_find(&none, data, total) == TC_FOR_LINK);
+    tc_destination whose = tc_claims_find(&all, data, total);
+    MUST(result == 0 || whose == TC_FOR_LINK);
+    if (result == 0 && (out.transport == TC_PROTO_TCP || out.transport == TC_PROTO_UDP))
+        MUST(whose == TC_FOR_PORT);
     return 0;
 }
