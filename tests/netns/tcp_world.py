@@ -107,9 +107,9 @@ class World:
 @asynccontextmanager
 async def world(
     name: str, *, seed: int = 1, direct: bool = False, settings: Settings | None = None,
-    **both: float,
+    ways: tuple[str, ...] = ("outward", "inward"), **path: float,
 ) -> AsyncIterator[World]:  # fmt: skip
-    """Yield a world in the namespace that the calling thread is in; `both` is for each Path."""
+    """Yield a world in the namespace that the calling thread is in; `path` is for these ways."""
     ends = link_pair()
     with ends[0], ends[1], Tun.create(name, offload=direct) as tun:
         for command in (
@@ -122,9 +122,9 @@ async def world(
         shim = None
         if not direct:
             shim = Shim(ends[1].fileno(), tun.fds[0], Random(seed))
-            for path in (shim.outward, shim.inward):
-                for key, value in both.items():
-                    setattr(path, key, value)
+            for way in ways:
+                for key, value in path.items():
+                    setattr(getattr(shim, way), key, value)
             shim.start(asyncio.get_running_loop())
         try:
             async with NetStack(
