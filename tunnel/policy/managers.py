@@ -4,8 +4,8 @@ A signal only means that something changed: all objects of the service are asked
 made into `Said` values by networkmanager.py and modemmanager.py, which are pure. Services that
 start later, or again, are noticed; a bus that goes away is tried again.
 
-Nothing here is needed for the daemon's start, so it happens beside it, and the D-Bus library is
-imported only where there is a bus.
+Only a tunnel that is bound waits for the first answer when it starts, for what they say decides
+where it may be. The D-Bus library is imported only where there is a bus.
 """
 
 from __future__ import annotations
@@ -51,10 +51,14 @@ def machine_bus() -> str | None:
 
 
 class Managers:
-    """Keeps `said`, by interface name, up to date; `changed` is called when it is another."""
+    """Keeps `said`, by interface name, up to date; `changed` is called when it is another.
+
+    `answered` is set when the services were asked for the first time, or there is no bus.
+    """
 
     def __init__(self, address: str, changed: Callable[[], None]) -> None:
         self.said: Mapping[str, Said] = {}
+        self.answered = asyncio.Event()
         self._address = address
         self._changed = changed
         self._of: dict[str, dict[str, Said]] = {}
@@ -84,6 +88,7 @@ class Managers:
                 pause = RETRY_FIRST
                 await self._follow(bus)
             except (OSError, EOFError, DBusError, TimeoutError):
+                self.answered.set()
                 await asyncio.sleep(pause)
                 pause = min(RETRY_MOST, pause * 2)
             finally:
@@ -108,9 +113,11 @@ class Managers:
                 stirred.cancel()
                 if gone.done():
                     break
-                await asyncio.sleep(GATHER)
+                if self.answered.is_set():
+                    await asyncio.sleep(GATHER)
                 self._stirred.clear()
                 self._take({s.SERVICE: await self._ask(bus, s.SERVICE) for s in _SERVICES})
+                self.answered.set()
         finally:
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)

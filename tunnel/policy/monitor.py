@@ -41,6 +41,8 @@ GATHER = 0.005
 """Seconds from the first notification to the reading: one `ip` command is a burst."""
 HEARSAY = 0.5
 """Seconds that what strangers on a link say may have to wait: they can say it without end."""
+ANSWER = 1.0
+"""Seconds that the network managers get to answer before a tunnel that is bound starts."""
 READING_SHARE = 0.5
 """Readings take at most this share of the time."""
 
@@ -116,6 +118,11 @@ class PathMonitor:
             self._neighbours = subscribe(_GROUP_NEIGHBOUR)
             self._dns.start()
             self._adverts.start()
+            if self._managers is not None:
+                self._managers.start()
+                if self.path.bound:  # or it might begin on a path that is to be paid for
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._managers.answered.wait(), ANSWER)
             self.state, self.path = await self._read()
         except BaseException:
             await self.aclose()
@@ -123,8 +130,6 @@ class PathMonitor:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._socket, self._drain)
         loop.add_reader(self._neighbours, self._hear_neighbours)
-        if self._managers is not None:
-            self._managers.start()
         self._task = asyncio.create_task(self._follow(), name="path-monitor")
         return self
 
