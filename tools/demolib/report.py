@@ -25,8 +25,16 @@ class Kind(Enum):
     BOUND = "only cellular carries the tunnel, and no ping is lost"
     CUT = "no packet leaves at all"
     RESUMED = "only cellular carries the tunnel, again"
+    MOVED = "both carry the tunnel while it moves, and no ping is lost"
+    CLOSED = "nothing leaves but the tunnel, on cellular"
+    OPEN = "without the kill switch, what was tried leaves"
     ENDING = "nothing leaves on Wi-Fi"
     CONTROL = "without --bind, Wi-Fi carries the tunnel"
+
+
+_ON_WIFI = (Kind.CONTROL, Kind.MOVED)
+_ON_CELLULAR = (Kind.BOUND, Kind.RESUMED, Kind.MOVED)
+_LOSSLESS = (Kind.BOUND, Kind.MOVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +56,23 @@ class Part:
     def problems(self) -> list[str]:
         """Say what is not as it must be."""
         found = []
-        control = self.kind is Kind.CONTROL
-        if control and not self.wifi.outer:
-            found.append("no outer packet on Wi-Fi: the control proves nothing")
-        if not control and self.wifi.outer:
+        if self.kind in _ON_WIFI and not self.wifi.outer:
+            control = self.kind is Kind.CONTROL
+            proves = ": the control proves nothing" if control else ""
+            found.append(f"no outer packet on Wi-Fi{proves}")
+        if self.kind not in _ON_WIFI and self.wifi.outer:
             found.append(f"{self.wifi.outer} outer packets on Wi-Fi instead of 0")
         if self.kind is Kind.CUT and self.cellular.outer:
             found.append(f"{self.cellular.outer} outer packets on cellular, which was down")
-        if self.kind in (Kind.BOUND, Kind.RESUMED) and not self.cellular.outer:
+        if self.kind in _ON_CELLULAR and not self.cellular.outer:
             found.append("no outer packet on cellular")
-        if self.other:
+        if self.kind is Kind.OPEN and not self.other:
+            found.append("nothing left outside the tunnel: the control proves nothing")
+        if self.kind is not Kind.OPEN and self.other:
             found.append(f"{self.other} packets left the client outside the tunnel")
         if self.kind is not Kind.CUT and self.pings is not None and not self.pings.times:
             found.append("no ping was answered")
-        if self.kind is Kind.BOUND and self.pings is not None and self.pings.lost:
+        if self.kind in _LOSSLESS and self.pings is not None and self.pings.lost:
             found.append(f"{self.pings.lost} of {self.pings.asked} pings were lost")
         return found
 

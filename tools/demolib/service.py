@@ -85,6 +85,13 @@ class Service:
         self._tail.wait()  # it has seen the end of the log
         return code
 
+    def kill(self) -> None:
+        """End it without notice, as a crash would."""
+        self._process.kill()
+        self._process.wait()
+        self._notices.close()
+        self._tail.wait()
+
     def tell(self) -> str:
         """Return its log, under a heading."""
         text = self.log.read_text(errors="replace").rstrip() if self.log.exists() else ""

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Final
 
+from tools.demolib import probes
 from tools.demolib.errors import DemoError
 from tools.demolib.lab import CELLULAR, SERVER, SERVER6, TUNNEL_PORT, WIFI, DemoLab
 from tools.demolib.output import Output
@@ -35,6 +36,9 @@ FILE_BYTES: Final = 4 << 20
 
 #: What tunneld prints once the handshake is done (a status of contract.md).
 CONNECTED: Final = ": connected: "
+
+#: The preferences that the running tunnel is given in turn, and what it prints once it has moved.
+MOVES: Final = (("wifi,cellular", f"moved to {WIFI}"), ("cellular,wifi", f"moved to {CELLULAR}"))
 
 #: What the demonstration is about.
 BOUND: Final = ("--bind", "cellular")
@@ -72,8 +76,10 @@ class Story:
         self._use()
         self._drop_wifi()
         self._drop_cellular()
+        self._move()
         self._disconnect(tunnel, before)
         self._control()
+        self._close(before)
 
     def leave_bound(self) -> None:
         """After the story: end the control, and start what it was about once more (--keep)."""
@@ -164,6 +170,38 @@ class Story:
         note = f"again after {first.when - restored:.1f} s"
         ping.stop()
         self._part("cellular comes back", Kind.RESUMED, note=note)
+
+    def _move(self) -> None:
+        """Change the policy under a running ping: each new path is proven before it is used."""
+        ping = Ping(self.lab.client, SERVER)
+        ping.wait_answers(10, "before the move")
+        for spec, moved in MOVES:
+            self._say(f"tunnelctl set --bind {spec}: the new path is proven before the old is left")
+            last, position = ping.last_answered(), self.services[-1].output.position
+            tunnelctl(self.lab.client, "set", self.tunnels.client_interface, "--bind", spec)
+            self.services[-1].wait(moved, f"tunneld to say that it {moved}", after=position)
+            ping.wait_answers(PINGS, f"after tunneld {moved}")
+            self._part(moved, Kind.MOVED, answers(ping.output.lines(), last))
+        ping.stop()
+
+    def _close(self, before: str) -> None:
+        """The kill switch: other programs try to get out beside the tunnel, and cannot."""
+        self.services[-1].stop()
+        self._seen = [tap.read() for tap in self._taps]  # the control's last packets
+        tunnel = self._connect(*BOUND, "--include-all-networks")
+        self._tried("kill switch, connected", Kind.CLOSED)
+        tunnel.kill()
+        self._tried("tunneld killed", Kind.CLOSED)
+        tunnel = self._connect(*BOUND, "--include-all-networks")
+        self._tried("started again", Kind.CLOSED)
+        self._disconnect(tunnel, before)
+        self._tried("control: no kill switch", Kind.OPEN)
+
+    def _tried(self, name: str, kind: Kind) -> None:
+        """Let other programs try to send outside the tunnel, and count what leaves."""
+        tried = probes.send(self.lab.client)
+        self._say(f"{name}: {', '.join(probes.PROBES)}, {probes.TIMES} times each")
+        self._part(name, kind, note=f"{tried} probes")
 
     def _disconnect(self, tunnel: Service, before: str) -> None:
         self._say("tunneld in the client is asked to end; it must leave nothing behind")
