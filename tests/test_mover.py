@@ -158,6 +158,11 @@ def test_another_policy_takes_effect_at_once_but_leaves_no_living_path_unproven(
     script.mover.reset()
     script.at(2, WLAN, WWAN)
     assert (script.used, script.candidate) == ("wwan0", None)
+    # What is permitted only now need not wait either, though nobody watched it before.
+    script.policy = POLICY
+    script.mover.reset()
+    script.at(3, WLAN, WWAN)
+    assert (script.used, script.candidate) == ("wwan0", "wlan0")
 
 
 def test_a_link_made_again_is_not_the_one_that_was_in_use() -> None:

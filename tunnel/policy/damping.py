@@ -56,6 +56,7 @@ class Damping:
         self._seen: dict[str, _Seen] = {}
         self._current: str | None = None
         self._deadline: int | None = None
+        self._trusting = False  # what the next path has that was not seen is as good as the rest
 
     def next_deadline(self) -> int | None:
         """Return when a better interface will have proven itself; None when there is none."""
@@ -70,6 +71,7 @@ class Damping:
         """Forget which interface is in use: the user changed the policy, and that takes effect."""
         self._current = None
         self._seen = {name: _Seen(seen.index, 0) for name, seen in self._seen.items()}
+        self._trusting = True
 
     def stay(self, name: str) -> None:
         """Note that this one is in use, whatever `update` chose."""
@@ -101,9 +103,10 @@ class Damping:
         self._seen = {
             i.name: known[i.name]
             if i.name in known and known[i.name].index == i.index
-            else _Seen(i.index, now)
+            else _Seen(i.index, 0 if self._trusting else now)
             for i in path.interfaces
         }
+        self._trusting = False
         chosen = self._choose(path.interfaces, known, now)
         self._current = chosen.name if chosen is not None else None
         if chosen is None or chosen is path.interfaces[0]:
