@@ -11,8 +11,8 @@ import pytest
 from tunnel.policy.killswitch.common import LOCAL
 from tunnel.policy.killswitch.render import DEVICES_MAX, render
 from tunnel.policy.killswitch.ruleset import Chain, Rule, Ruleset, lines
-from tunnel.policy.killswitch.state import Desired, Endpoint, Phase, Portal, Resolver
-from tunnel.settings import Inbound
+from tunnel.policy.killswitch.state import Desired, Endpoint, Phase, Resolver
+from tunnel.settings import Inbound, Portal
 
 CONNECTED = Desired(
     phase=Phase.CONNECTED,
@@ -27,7 +27,8 @@ EVERYTHING = replace(
     CONNECTED,
     local_networks=True,
     inbound=(Inbound("tcp", 22, "eth0"), Inbound("udp", 60001, "eth0")),
-    portal=Portal("wlan0", 60.0, user=1000, resolvers=(ip_address("10.1.0.1"),)),
+    portal=Portal("wlan0", 1000, (ip_address("10.1.0.1"),)),
+    portal_until=60.0,
     confirm=30.0,
 )
 

@@ -86,6 +86,21 @@ class Inbound:
 
 
 @dataclass(frozen=True, slots=True)
+class Portal:
+    """An opening of the kill switch for a captive portal: one interface, one user (a uid).
+
+    `resolvers` are that interface's, which anybody may ask meanwhile: the portal's page has a name.
+    """
+
+    interface: str
+    user: int
+    resolvers: tuple[Address, ...] = ()
+
+    def __str__(self) -> str:
+        return f"captive portal on {self.interface} for user {self.user}"
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingPolicy:
     """What goes into the tunnel and what may go past it, in Apple's words and with their meaning.
 
@@ -99,8 +114,9 @@ class RoutingPolicy:
 
     `include_all_networks` closes the kill switch. `allow_inbound` are services of this machine that
     stay reachable from outside, `confirm` the seconds after which it opens again unless somebody
-    confirms it (None: never), and with `lockdown_on_exit` an orderly end leaves it closed. Raises
-    ConfigError for a combination that means nothing.
+    confirms it (None: never), and with `lockdown_on_exit` an orderly end leaves it closed. `portal`
+    is an opening of the moment, which no file can ask for. Raises ConfigError for a combination
+    that means nothing.
     """
 
     include_all_networks: bool = False
@@ -111,6 +127,7 @@ class RoutingPolicy:
     allow_inbound: tuple[Inbound, ...] = ()
     confirm: float | None = None
     lockdown_on_exit: bool = False
+    portal: Portal | None = None
 
     def __post_init__(self) -> None:
         for key in ("allow_inbound", "confirm", "lockdown_on_exit"):

@@ -7,15 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bench.implementations import eventually
 from tests.netns.command import BIN, Program, tunnelctl
+from tests.netns.echo import asked, listening
 from tests.netns.world import FAR, World, everything_through_the_tunnel, make_world, wg
 from tools.netlab import Lab, Namespace
 from tunnel.policy.killswitch.kernel import WITHOUT
@@ -39,62 +37,6 @@ def start(world: World, *arguments: str) -> Program:
 
 def tables(space: Namespace) -> list[str]:
     return [t for t in space.run("nft list tables").stdout.splitlines() if t.endswith(" tunneld")]
-
-
-@contextmanager
-def listening(space: Namespace, port: int, address: str = "0.0.0.0") -> Iterator[None]:
-    """Answer each TCP connection and each datagram with what it says."""
-    with space.entered():
-        tcp, udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    tcp.bind((address, port))
-    udp.bind((address, port))
-    tcp.listen()
-
-    def serve_tcp() -> None:
-        while True:
-            try:
-                one, _ = tcp.accept()
-            except OSError:
-                return
-            threading.Thread(target=echo, args=(one,), daemon=True).start()
-
-    def echo(one: socket.socket) -> None:
-        with one:
-            while data := one.recv(999):
-                one.sendall(data)
-
-    def serve_udp() -> None:
-        while True:
-            try:
-                data, sender = udp.recvfrom(999)
-                udp.sendto(data, sender)
-            except OSError:
-                return
-
-    for work in (serve_tcp, serve_udp):
-        threading.Thread(target=work, daemon=True).start()
-    try:
-        yield
-    finally:
-        for one in (tcp, udp):
-            one.close()
-
-
-def asked(
-    space: Namespace, address: str, port: int, kind: int = socket.SOCK_STREAM, wait: float = 1.0
-) -> bool:
-    """Whether an echo comes back."""
-    with space.entered():
-        one = socket.socket(socket.AF_INET, kind)
-    with one:
-        one.settimeout(wait)
-        try:
-            one.connect((address, port))
-            one.send(b"hello")
-            return one.recv(99) == b"hello"
-        except OSError:
-            return False
 
 
 @pytest.mark.parametrize("without", ["", PLAIN])
@@ -380,3 +322,40 @@ def test_endpoint_names_are_resolved_through_it(world: World) -> None:
     finally:
         (resolv / "resolv.conf").unlink()
         process.stdout.close()
+
+
+def test_a_captive_portal_gets_an_opening_for_one_user_and_a_time(world: World) -> None:
+    client, wifi = world.client, world.routers["wlan0"]
+    browse = (
+        "import os,socket;os.setuid(65534);"
+        "s=socket.create_connection(('198.51.100.1',80),timeout=1);s.send(b'x');s.recv(9)"
+    )
+
+    def browses() -> bool:
+        return client.run([sys.executable, "-c", browse], check=False).returncode == 0
+
+    wifi.ip("addr add 198.51.100.1/32 dev lo")
+    with listening(wifi, 80):
+        assert browses()  # the control
+        tunneld = start(world)
+        tunneld.expect("connected")
+        assert not browses()
+        refused = client.run(
+            [str(BIN / "tunnelctl"), "killswitch", "portal", "wlan0", "--user", "root",
+             "--seconds", "9"], check=False,
+        )  # fmt: skip
+        assert refused.returncode == 2
+        words = ("portal", "wlan0", "--user", "65534", "--seconds", "4")
+        report = tunnelctl(client, "killswitch", *words)
+        assert "captive portal on wlan0 for user 65534" in report["opening"]
+        tunneld.expect("KILL SWITCH OPENED: captive portal on wlan0")
+        said = tunnelctl(client, "status", world.interface)["kill_switch_opening"]
+        assert "captive portal on wlan0" in said
+        assert browses()
+        assert not asked(client, "198.51.100.1", 80)  # another user
+        assert world.ping()
+        tunneld.expect("the opening has ended")
+        assert not browses()
+        assert tunnelctl(client, "status", world.interface)["kill_switch_opening"] is None
+    assert tunneld.end() == 0
+    assert world.leftovers() == []

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from tunnel.daemon.machine import Machine
     from tunnel.policy.killswitch.switch import KillSwitch
     from tunnel.policy.path import Path
-    from tunnel.settings import Address, InterfaceAddress, RoutingPolicy
+    from tunnel.settings import Address, InterfaceAddress, Portal, RoutingPolicy
 
+Reroute = Callable[["RoutingPolicy"], Awaitable[None]]
 #: The ends after which the kill switch opens (contract.md, Stopping).
 ORDERLY: Final = frozenset({StopReason.NONE, StopReason.USER_INITIATED})
 
@@ -47,22 +48,26 @@ class Barrier:
         self._name = name
         self._machine = machine
         self._log = log
-        self._unconfirmed: Callable[[], None] = lambda: None
+        self._finish: Callable[[Ending], None] = lambda ending: None
         self._switch: KillSwitch | None = None
         self._wanted = Desired(tunnel=name)
         self._timer: asyncio.TimerHandle | None = None
+        self._reroute: Reroute | None = None
+        self._portal_end: asyncio.TimerHandle | None = None
+        self._ending_portal: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> str:
         """The `kill_switch` of `tunnelctl status --json` (contract.md)."""
         return self._switch.phase.value if self._switch is not None else "off"
 
-    def start(self, unconfirmed: Callable[[], None]) -> None:
+    def start(self, finish: Callable[[Ending], None], reroute: Reroute) -> None:
         """Close it, before anything else of the tunnel is there.
 
-        `unconfirmed` is called when nobody confirmed in time. Raises TunnelError.
+        `finish` ends the session, when nobody confirmed in time; `reroute` makes the routes follow
+        another policy. Raises TunnelError.
         """
-        self._unconfirmed = unconfirmed
+        self._finish, self._reroute = finish, reroute
         self._close()
 
     def _close(self) -> None:
@@ -142,9 +147,7 @@ class Barrier:
         except TunnelError as error:
             self._log.error("%s; it stays as it was", error)
 
-    async def set_policy(
-        self, policy: RoutingPolicy, reroute: Callable[[RoutingPolicy], Awaitable[None]]
-    ) -> None:
+    async def set_policy(self, policy: RoutingPolicy) -> None:
         """Go over to another routing policy, which may close or open it.
 
         It is closed before the routes change, and opened after. Raises TunnelError.
@@ -160,7 +163,8 @@ class Barrier:
         except BaseException:
             self.policy = former
             raise
-        await reroute(policy)
+        if self._reroute is not None:
+            await self._reroute(policy)
         if not policy.include_all_networks:
             self._open()
 
@@ -183,6 +187,45 @@ class Barrier:
         self._log.info("kill switch confirmed: it stays closed")
         return True
 
+    @property
+    def opening(self) -> str | None:
+        """The captive portal's opening of the moment, in words; None where there is none."""
+        if self._portal_end is None:
+            return None
+        left = max(0.0, self._portal_end.when() - asyncio.get_running_loop().time())
+        return f"{self._wanted.portal}, for {left:.0f} s more"
+
+    async def open_portal(self, portal: Portal, seconds: float) -> None:
+        """Let one user past the tunnel on one interface for a time. Raises TunnelError."""
+        if self._switch is None or self._reroute is None:
+            raise TunnelError("the kill switch is open; there is nothing to make an opening in")
+        loop = asyncio.get_running_loop()
+        if self._portal_end is not None:
+            self._portal_end.cancel()
+        end = loop.time() + seconds
+        self._go_over(replace(self._wanted, portal=portal, portal_until=end))
+        self._portal_end = loop.call_at(end, self._portal_over)
+        self._log.warning("KILL SWITCH OPENED: %s, for %g s", portal, seconds)
+        await self._reroute(replace(self.policy, portal=portal))
+
+    def _portal_over(self) -> None:
+        """The kernel's own timer has closed it by now; what is left is to tidy up."""
+        self._portal_end = None
+        if self._switch is not None and self._reroute is not None:
+            self._log.warning("the opening has ended: %s", self._wanted.portal)
+            try:
+                self._go_over(replace(self._wanted, portal=None))
+            except TunnelError as error:
+                self._log.error("%s; it stays as it was", error)
+            work = self._rerouted(self._reroute)
+            self._ending_portal = asyncio.get_running_loop().create_task(work)
+
+    async def _rerouted(self, reroute: Reroute) -> None:
+        try:
+            await reroute(self.policy)
+        except (OSError, TunnelError) as error:
+            self._log.error("the portal's routes remain: %s", error)
+
     def stays_closed(self, ending: Ending) -> bool:
         """Whether it outlives a tunnel that ends so."""
         orderly = ending.reason in ORDERLY and ending.error is None
@@ -190,6 +233,9 @@ class Barrier:
 
     def end(self, ending: Ending) -> None:
         """Open it after an orderly end, and leave it closed after any other."""
+        if self._portal_end is not None:
+            self._portal_end.cancel()
+            self._portal_end = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -221,6 +267,7 @@ class Barrier:
         return {
             "interface": self._name,
             "kill_switch": self.state,
+            "opening": self.opening,
             "lockdown_on_exit": self.policy.lockdown_on_exit,
             "confirm": None if self._timer is None else max(0.0, self._timer.when() - now),
             "rules": [] if self._switch is None else self._switch.report(),
@@ -239,4 +286,4 @@ class Barrier:
         self._timer = None
         self._log.warning("nobody confirmed the kill switch in time: it opens, the tunnel ends")
         self.policy = replace(self.policy, lockdown_on_exit=False)
-        self._unconfirmed()
+        self._finish(Ending(StopReason.USER_INITIATED))

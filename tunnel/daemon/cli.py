@@ -90,17 +90,24 @@ def down(ifname: str | None, as_json: bool) -> None:
 
 
 @_group.command()
-@click.argument("words", nargs=-1, metavar="[on|off|confirm] [IFNAME]")
+@click.argument("words", nargs=-1, metavar="[on|off|confirm|portal IF] [IFNAME]")
 @click.option("--allow-inbound", metavar="PROTO/PORT@IF", multiple=True, help="With on: stays so.")
 @click.option("--confirm", metavar="SECONDS", help="With on: open again unless confirmed by then.")
+@click.option("--user", metavar="USER", help="With portal: whom it is for.")
+@click.option("--seconds", metavar="SECONDS", help="With portal: for how long.")
 @_as_json
 def killswitch(
-    words: tuple[str, ...], allow_inbound: tuple[str, ...], confirm: str | None, as_json: bool
+    words: tuple[str, ...],
+    allow_inbound: tuple[str, ...],
+    confirm: str | None,
+    user: str | None,
+    seconds: str | None,
+    as_json: bool,
 ) -> None:
     """Show, close or open the kill switch; needs no running tunneld."""
     from tunnel.daemon.killswitchctl import ask
 
-    _show(ask(words, allow_inbound, confirm), as_json, _table("show_kill_switch"))
+    _show(ask(words, allow_inbound, confirm, user, seconds), as_json, _table("show_kill_switch"))
 
 
 @_group.command()

@@ -21,21 +21,32 @@ from tunnel.daemon import client
 from tunnel.daemon.report import SCHEMA
 from tunnel.daemon.rundir import run_directory
 from tunnel.errors import TunnelError, UsageError
-from tunnel.settings import Inbound, RoutingPolicy
-from tunnel.values import BadValue, inbound, number
+from tunnel.settings import Inbound, Portal, RoutingPolicy
+from tunnel.values import BadValue, inbound, interface_name, number
 
 if TYPE_CHECKING:
     from tunnel.daemon.session import TunnelSession
 
-ACTIONS: Final = ("show", "on", "off", "confirm")
+ACTIONS: Final = ("show", "on", "off", "confirm", "portal")
 CONFIRM_MAX: Final = 86_400  # seconds
+PORTAL_MAX: Final = 3600  # seconds
 _PEERCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
-def ask(words: Sequence[str], allow_inbound: Sequence[str], confirm: str | None) -> Any:
+def ask(
+    words: Sequence[str],
+    allow_inbound: Sequence[str],
+    confirm: str | None,
+    user: str | None = None,
+    seconds_open: str | None = None,
+) -> Any:
     """Carry out the command and return its report. Raises TunnelError's kinds."""
     action = words[0] if words and words[0] in ACTIONS else "show"
     rest = words[1:] if words and words[0] in ACTIONS else words
+    if action == "portal":
+        return _portal(rest, user, seconds_open)
+    if user is not None or seconds_open is not None:
+        raise UsageError("--user and --seconds go with `killswitch portal`; leave them out")
     if len(rest) > 1:
         raise UsageError(f"{rest[0]!r} is none of {', '.join(ACTIONS)}; see tunnelctl --help")
     allowed, seconds = _parsed(allow_inbound, confirm)
@@ -48,6 +59,31 @@ def ask(words: Sequence[str], allow_inbound: Sequence[str], confirm: str | None)
         _say_what_ends(allowed, seconds)
     services = [str(one) for one in allowed]
     return client.ask(name, "killswitch", action=action, allow_inbound=services, confirm=seconds)
+
+
+def _portal(words: Sequence[str], user: str | None, seconds: str | None) -> Any:
+    import pwd
+
+    if not 1 <= len(words) <= 2 or user is None or seconds is None:
+        raise UsageError(
+            "an opening for a captive portal is for one interface, one user and a time; write "
+            "killswitch portal IF --user NAME --seconds SECONDS [IFNAME]"
+        )
+    try:
+        time_open = number(seconds, 1, PORTAL_MAX, what="seconds")
+        uid = number(user, 0, 2**32 - 2) if user.isdigit() else pwd.getpwnam(user).pw_uid
+        interface = interface_name(words[0])
+    except BadValue as error:
+        raise UsageError(f"portal: {error}") from error
+    except KeyError as error:
+        raise UsageError(f"--user: there is no user {user!r}; name another") from error
+    if uid == 0:
+        raise UsageError("--user: root's services would all get out; name an ordinary user")
+    name = words[1] if len(words) == 2 else _daemon("portal")
+    if name is None:
+        raise TunnelError("no tunneld has closed the kill switch here; start one first")
+    fields = {"interface": interface, "user": uid, "seconds_open": time_open}
+    return client.ask(name, "killswitch", action="portal", opening=fields)
 
 
 def _parsed(words: Sequence[str], confirm: str | None) -> tuple[tuple[Inbound, ...], float | None]:
@@ -122,6 +158,7 @@ def _alone(action: str, allowed: tuple[Inbound, ...], seconds: float | None) -> 
         "schema": SCHEMA,
         "interface": None,
         "kill_switch": "blocked" if rules else "off",
+        "opening": None,
         "lockdown_on_exit": False,
         "confirm": seconds if action == "on" else None,
         "rules": rules,
@@ -166,9 +203,25 @@ async def serve(
         if not managed:
             raise UsageError("without --config the routes are not tunneld's; start it with one")
         await session.set_routing(_closing(routing, request))
+    elif action == "portal":
+        await barrier.open_portal(*_opening(request.get("opening")))
     elif action not in ACTIONS:
         raise UsageError(f"killswitch: {action!r} is none of {', '.join(ACTIONS)}")
     return {"schema": SCHEMA, **barrier.report()}
+
+
+def _opening(fields: Any) -> tuple[Portal, float]:
+    from tunnel.policy.dns import dns_servers
+
+    name = ""
+    try:
+        name, user, seconds = (fields[key] for key in ("interface", "user", "seconds_open"))
+        servers = dns_servers(name, socket.if_nametoindex(name))
+        return Portal(name, int(user), servers), min(float(seconds), PORTAL_MAX)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError("portal: send interface, user and seconds_open") from error
+    except OSError as error:
+        raise UsageError(f"portal: there is no interface {name}; name one that is there") from error
 
 
 def _closing(routing: RoutingPolicy, request: Mapping[str, Any]) -> RoutingPolicy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tunnel.policy.path import Path
 from tunnel.provider import TunnelStatus
@@ -12,6 +12,19 @@ from tunnel.settings import Address
 from tunnel.values import BadValue, address, endpoint
 
 SCHEMA: Final = 1
+
+
+class Barrier(Protocol):
+    """What is told of a session's kill switch."""
+
+    @property
+    def state(self) -> str:
+        """off, blocked, connecting or connected."""
+
+    @property
+    def opening(self) -> str | None:
+        """A captive portal's opening, in words."""
+
 
 #: The keys of one peer; a provider need not know them all.
 PEER_KEYS: Final = (
@@ -31,7 +44,7 @@ def status_report(
     reason: str,
     path: Path | None,
     peers: Sequence[Mapping[str, Any]],
-    kill_switch: str = "off",
+    barrier: Barrier,
 ) -> dict[str, Any]:
     """Return the answer to `tunnelctl status --json`; `path` None before there is one."""
     return {
@@ -40,7 +53,8 @@ def status_report(
         "status": status.value,
         "status_reason": reason or None,
         "path": None if path is None else path_report(path),
-        "kill_switch": kill_switch,
+        "kill_switch": barrier.state,
+        "kill_switch_opening": barrier.opening,
         "peers": [{key: peer.get(key) for key in (*PEER_KEYS, *peer)} for peer in peers],
     }
 

@@ -179,7 +179,7 @@ class TunnelSession(InTunnel):
     async def set_routing(self, routing: RoutingPolicy) -> None:
         """Go over to other demands on the routes, which may close or open the kill switch."""
         if routing != self.config.routing:
-            await self.barrier.set_policy(routing, self._underlay.set_routing)
+            await self.barrier.set_policy(routing)
             self.config = replace(self.config, routing=routing)
 
     async def set_policy(
@@ -195,7 +195,7 @@ class TunnelSession(InTunnel):
     def report(self) -> dict[str, Any]:
         """Return what `tunnelctl status --json` shows (contract.md)."""
         name, path, peers = self.interface, self.path, self.provider.peers()
-        return status_report(name, self.status, self.status_reason, path, peers, self.barrier.state)
+        return status_report(name, self.status, self.status_reason, path, peers, self.barrier)
 
     def stats(self) -> dict[str, Any]:
         """Return what `tunnelctl stats --json` shows: counters by reason."""
@@ -320,7 +320,7 @@ class TunnelSession(InTunnel):
         name, machine, interface = self.interface, self.machine, self.config.interface
         machine.check()
         self._push("the kill switch", lambda: self.barrier.end(self._ending.result()))
-        self.barrier.start(functools.partial(self._end, Ending(StopReason.USER_INITIATED)))
+        self.barrier.start(self._end, self._underlay.set_routing)
         self._push("the path monitor", self._underlay.unwatch)
         await self._underlay.watch()
         self.log.info("%s", binding_line(self.policy, self.path, self.config.routing))

@@ -24,7 +24,7 @@ def show_status(report: Mapping[str, Any]) -> None:
             ("interface", report["interface"]),
             ("status", _with_reason(state, report["status_reason"])),
             ("path", _path(report["path"])),
-            ("kill switch", report["kill_switch"]),
+            ("kill switch", _kill_switch(report["kill_switch"], report["kill_switch_opening"])),
         ]
     )
     for peer in report["peers"]:
@@ -34,7 +34,8 @@ def show_status(report: Mapping[str, Any]) -> None:
 
 def show_kill_switch(report: Mapping[str, Any]) -> None:
     """Print the state and the rules that packets have met."""
-    facts: list[tuple[str, str | Text]] = [("kill switch", report["kill_switch"])]
+    state = _kill_switch(report["kill_switch"], report["opening"])
+    facts: list[tuple[str, str | Text]] = [("kill switch", state)]
     if report["interface"]:
         facts.append(("tunnel", report["interface"]))
     if report["confirm"] is not None:
@@ -57,6 +58,10 @@ def show_kill_switch(report: Mapping[str, Any]) -> None:
     if report["rules"]:
         rest = len(report["rules"]) - len(met)
         print(f"\n{rest} more rules met no packet; --json shows all, `nft list ruleset` too")
+
+
+def _kill_switch(state: str, opening: str | None) -> str | Text:
+    return state if opening is None else Text(f"{state}, but OPEN: {opening}", style="bold red")
 
 
 def show_stats(report: Mapping[str, Any]) -> None:

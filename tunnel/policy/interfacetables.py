@@ -26,7 +26,7 @@ from tunnel.policy.interface import Interface, InterfaceType
 from tunnel.policy.numbers import PROTOCOL, SLOTS, TABLE_MAIN, TABLES_PER_SLOT, Band, Numbers
 from tunnel.policy.path import Path
 from tunnel.policy.rtnl import RTN_UNICAST, Dump, Link, Route, Rule
-from tunnel.settings import Address, Inbound, InterfaceAddress
+from tunnel.settings import Address, Inbound, InterfaceAddress, Portal
 
 COPIED_ROUTES = 1024
 """Past so many routes an interface's table gets only what is on-link and the default routes."""
@@ -74,6 +74,7 @@ def interface_tables(
     place: Place,
     mark: int | None = None,
     inbound: Sequence[Inbound] = (),
+    portal: Portal | None = None,
 ) -> tuple[list[Route], list[Rule]]:
     """Return the routes and rules of a path's interfaces; `mark` is asked for where it is given."""
     routes: list[Route] = []
@@ -110,13 +111,26 @@ def interface_tables(
             rules.append(
                 Rule(source.version, preference, lookup, PROTOCOL, source=source, mark=mark)
             )
-    for link in [k for k in dump.links if any(k.name == i.interface for i in inbound)]:
+    past = {i.interface for i in (*inbound, *((portal,) if portal is not None else ()))}
+    for link in [k for k in dump.links if k.name in past]:
         known = tables.get(link.name)
         table = known if known is not None else shelf.take()
         if table is not None:
             routes += [] if known is not None else _tabled(_copied(dump, link.index), table)
             rules += _answers(link, inbound, dump, place, table)
+            if portal is not None and portal.interface == link.name:
+                rules += _portal(portal, versions, place, table)
     return routes, rules
+
+
+def _portal(portal: Portal, versions: Iterable[int], place: Place, table: int) -> list[Rule]:
+    """Return the rules for the one user who may go past the tunnel, and for that link's names."""
+    preference = place.preference(Band.EXCEPTION)
+    who = (portal.user, portal.user)
+    return [Rule(v, preference, table, PROTOCOL, users=who) for v in versions] + [
+        Rule(a.version, preference, table, PROTOCOL, destination=ip_network(a))
+        for a in portal.resolvers
+    ]
 
 
 def _answers(

@@ -113,7 +113,7 @@ def desired(
     own_table = numbers.tunnel_table(slot)
     inbound = policy.allow_inbound if policy.include_all_networks else ()
     asked = mark if taken.enforced else None
-    routes, rules = interface_tables(path, dump, place, asked, inbound)
+    routes, rules = interface_tables(path, dump, place, asked, inbound, policy.portal)
     routes += tunnel_routes(settings, policy, taken, link, dump, own_table)
     under = path.interface
     inner = path.bound and under is not None and under.type is InterfaceType.TUNNEL

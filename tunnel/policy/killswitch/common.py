@@ -13,8 +13,6 @@ from tunnel.policy.killswitch.state import Desired, Endpoint, Resolver
 from tunnel.settings import Address, Inbound
 
 TIMER_CONFIRM, TIMER_PORTAL = 1, 2
-PORTAL_MARK: Final = 0x74F0
-"""What the packets of a control group with a portal are marked with on their way out."""
 LOOPBACK: Final = "lo"
 
 #: RFC 1918, RFC 3927, RFC 4193, RFC 4291: what no public network may claim, and multicast.
@@ -99,19 +97,14 @@ def related(name: str, link: Iterable[Match]) -> Iterable[Rule]:
         yield Rule(f"{word} errors about our packets{name}", this, ACCEPTED)
 
 
-def portal_out(wanted: Desired) -> Iterable[Rule]:
+def portal_out(wanted: Desired, *, netdev: bool) -> Iterable[Rule]:
     """Yield what a captive portal's opening lets through."""
     portal = wanted.portal
     if portal is None:
         return
     here = (match.into(portal.interface), match.running(TIMERS, TIMER_PORTAL))
-    label = f"captive portal on {portal.interface} for {portal.who}"
-    if portal.user is not None:
-        yield Rule(label, (*here, match.user(portal.user)), ACCEPTED)
-    elif portal.group is not None:
-        group = match.control_group(*portal.group)
-        yield Rule(label, (*here, group), ACCEPTED)
-    yield from portal_names(wanted, netdev=False)
+    yield Rule(str(portal), (*here, match.user(portal.user)), ACCEPTED)
+    yield from portal_names(wanted, netdev=netdev)
 
 
 def portal_names(wanted: Desired, *, netdev: bool) -> Iterable[Rule]:

@@ -14,20 +14,18 @@ from typing import Final
 from tunnel.policy.killswitch import match
 from tunnel.policy.killswitch.common import (
     LOOPBACK,
-    PORTAL_MARK,
     PROTOCOLS,
-    TIMER_PORTAL,
     answers,
     dns_elsewhere,
     endpoints,
     keep_alive_out,
     local,
-    portal_names,
+    portal_out,
     resolvers,
     unconfirmed,
 )
 from tunnel.policy.killswitch.match import ACCEPTED, DROPPED
-from tunnel.policy.killswitch.ruleset import TIMERS, Rule
+from tunnel.policy.killswitch.ruleset import Rule
 from tunnel.policy.killswitch.state import Desired
 
 #: EtherTypes that keep a link alive, and carry no IP of their own choice.
@@ -66,20 +64,9 @@ def frames(wanted: Desired) -> Iterable[Rule]:
                 ),
                 ACCEPTED,
             )
-    yield from _portal(wanted)
+    yield from portal_out(wanted, netdev=True)
     yield from dns_elsewhere(DROPPED)
     yield from local(wanted)
     for inbound in wanted.inbound:
         yield answers(inbound, connection=False)
     yield Rule("everything else", (), DROPPED)
-
-
-def _portal(wanted: Desired) -> Iterable[Rule]:
-    portal = wanted.portal
-    if portal is None:
-        return
-    here = (match.into(portal.interface), match.running(TIMERS, TIMER_PORTAL))
-    label = f"captive portal on {portal.interface} for {portal.who}"
-    whose = match.user(portal.user) if portal.user is not None else match.mark(PORTAL_MARK)
-    yield Rule(label, (*here, whose), ACCEPTED)
-    yield from portal_names(wanted, netdev=True)

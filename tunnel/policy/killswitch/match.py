@@ -26,7 +26,6 @@ _NFPROTO: Final = {4: 2, 6: 10}
 _CT_STATES: Final = {"established": 2, "related": 4}  # NF_CT_STATE_BIT
 _CT_MARK: Final = 3  # enum nft_ct_keys
 _IFNAMSIZ: Final = 16
-_CGROUPV2: Final = 3  # NFT_SOCKET_CGROUPV2
 
 #: One expression: its name and its attributes.
 Expression = tuple[str, tuple[Attribute, ...]]
@@ -127,16 +126,6 @@ def keep_mark(value: int) -> Match:
 def user(uid: int) -> Match:
     """Match the user whose socket sent it."""
     return Match(f"meta skuid {uid}", (_meta("skuid"), _compare(_native32(uid))))
-
-
-def control_group(path: str, identifier: int, level: int) -> Match:
-    """Match the control group (version 2) of the socket that sent it, at its depth."""
-    load: Expression = (
-        "socket",
-        ((1, be32(_CGROUPV2)), (2, be32(_REGISTER)), (3, be32(level))),
-    )
-    value = struct.pack("=Q", identifier)
-    return Match(f'socket cgroupv2 level {level} "{path}"', (load, _compare(value)))
 
 
 def version(number: int, *, netdev: bool = False) -> Match:

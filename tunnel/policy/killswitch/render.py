@@ -75,7 +75,7 @@ def render(wanted: Desired, now: float, devices: Sequence[str] = ()) -> Ruleset:
     timers = []
     for key, end in (
         (TIMER_CONFIRM, wanted.confirm),
-        (TIMER_PORTAL, None if wanted.portal is None else wanted.portal.until),
+        (TIMER_PORTAL, None if wanted.portal is None else wanted.portal_until),
     ):
         if end is not None and end > now:
             timers.append((key, end - now))
@@ -123,6 +123,10 @@ def _save(wanted: Desired) -> Iterable[Rule]:
     if wanted.mark:
         way = (match.protocol(match.UDP), match.mark(wanted.mark))
         yield Rule("our mark is kept", (*way, match.keep_mark(wanted.mark)), ACCEPTED)
+        if wanted.portal is not None:
+            who = (match.into(wanted.portal.interface), match.user(wanted.portal.user))
+            keep = match.keep_mark(wanted.mark)
+            yield Rule(f"{wanted.portal}: answers come back", (*who, keep), ACCEPTED)
 
 
 def _restore(wanted: Desired) -> Iterable[Rule]:
@@ -132,7 +136,10 @@ def _restore(wanted: Desired) -> Iterable[Rule]:
     """
     if wanted.mark:
         ours = (match.connection_mark(wanted.mark), match.set_mark(wanted.mark))
-        yield Rule("answers get our mark", (match.protocol(match.UDP), *ours), ACCEPTED)
+        for number in (match.UDP, *((match.TCP,) if wanted.portal is not None else ())):
+            yield Rule(
+                f"answers get our mark ({number})", (match.protocol(number), *ours), ACCEPTED
+            )
         for number, name in ((match.ICMP, "ICMP"), (match.ICMPV6, "ICMPv6")):
             yield Rule(f"{name} errors get our mark", (match.protocol(number), *ours), ACCEPTED)
 
@@ -170,7 +177,7 @@ def _input(wanted: Desired) -> Iterable[Rule]:
             )
     if wanted.portal is not None:
         yield Rule(
-            f"captive portal on {wanted.portal.interface}",
+            str(wanted.portal),
             (
                 match.out_of(wanted.portal.interface),
                 match.running(TIMERS, TIMER_PORTAL),
@@ -219,7 +226,7 @@ def _output(wanted: Desired) -> Iterable[Rule]:
                 ),
                 ACCEPTED,
             )
-    yield from portal_out(wanted)
+    yield from portal_out(wanted, netdev=False)
     yield from dns_elsewhere(REJECTED)
     yield from local(wanted)
     for inbound in wanted.inbound:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tunnel.errors import UsageError
-from tunnel.settings import Address, Inbound, InterfaceAddress
+from tunnel.settings import Address, Inbound, InterfaceAddress, Portal
 
 
 class Phase(Enum):
@@ -39,31 +39,12 @@ class Resolver:
 
 
 @dataclass(frozen=True, slots=True)
-class Portal:
-    """An opening for a captive portal: one interface, and one user or control group.
-
-    `until` is when it ends, in seconds of the clock that the caller uses. A control group has its
-    path, its identifier (the inode of its folder) and its depth.
-    """
-
-    interface: str
-    until: float
-    user: int | None = None
-    group: tuple[str, int, int] | None = None
-    resolvers: tuple[Address, ...] = ()
-
-    @property
-    def who(self) -> str:
-        """Whom it is for, in words."""
-        return f"user {self.user}" if self.group is None else f"control group {self.group[0]}"
-
-
-@dataclass(frozen=True, slots=True)
 class Desired:
     """All that the firewall is made from.
 
     `interfaces` are those that the tunnel's own packets may leave on; None: any but the tunnel.
-    `confirm` is the time at which everything opens again unless it is confirmed, None: never.
+    `confirm` is the time at which everything opens again unless it is confirmed, None: never;
+    `portal_until` that at which the portal's opening ends.
     """
 
     phase: Phase = Phase.BLOCKED
@@ -76,6 +57,7 @@ class Desired:
     local_networks: bool = False
     inbound: tuple[Inbound, ...] = ()
     portal: Portal | None = None
+    portal_until: float = 0.0
     confirm: float | None = None
 
     @property
