@@ -224,6 +224,7 @@ def test_the_report_has_every_key_of_the_contract_and_null_for_what_is_absent() 
                     "mtu": 1400,
                 },
                 "kill_switch": "off",
+                "kill_switch_opening": None,
                 "peers": [
                     {
                         "public_key": "abc=",

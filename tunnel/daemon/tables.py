@@ -24,7 +24,7 @@ def show_status(report: Mapping[str, Any]) -> None:
             ("interface", report["interface"]),
             ("status", _with_reason(state, report["status_reason"])),
             ("path", _path(report["path"])),
-            ("kill switch", _kill_switch(report["kill_switch"], report["kill_switch_opening"])),
+            ("kill switch", _kill_switch(report["kill_switch"], report.get("kill_switch_opening"))),
         ]
     )
     for peer in report["peers"]:
