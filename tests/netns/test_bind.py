@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -8,6 +9,7 @@ import pytest
 
 from tests.netns.conftest import FAR, FAR6, TwoNetworks
 from tunnel.bind import OuterSockets
+from tunnel.daemon.sockets import Sockets
 from tunnel.errors import MissingFacilityError
 
 pytestmark = pytest.mark.root
@@ -187,3 +189,33 @@ def test_a_new_port_keeps_the_rest_and_a_taken_one_keeps_the_old(networks: TwoNe
             bound = one.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
             assert bound.rstrip(b"\0") == b"wwan0"
         outer.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_paths_share_the_port_and_hear_each_its_own(
+    networks: TwoNetworks, workers: int
+) -> None:
+    sockets = Sockets(lambda: OuterSockets(workers))
+    with networks.client.entered():
+        sockets.current.open(port=7006, interface="wwan0", mark=5)
+        other = sockets.open_other("wlan0")
+    assert (other.port, other.mark, other.path) == (7006, 5, 1)
+    assert sockets.interfaces == {"wwan0", "wlan0"}
+    for router, address, mine in (
+        (networks.cell, "10.2.0.2", sockets.current),
+        (networks.wifi, "10.1.0.2", other),
+    ):
+        with router.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.sendto(address.encode(), (address, 7006))
+        heard = []
+        for outer in (sockets.current, other):
+            for fd, _ in outer.pairs:
+                with borrow(fd) as listening, contextlib.suppress(BlockingIOError):
+                    heard.append((listening.recv(99), outer))
+        assert heard == [(address.encode(), mine)]
+    sockets.swap()
+    with networks.client.entered():
+        sockets.move("wwan0")  # back to the one that was just left: its sockets, not a third set
+    assert sockets.current.path == 0
+    assert sockets.other is None
+    sockets.close()

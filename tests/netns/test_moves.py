@@ -92,6 +92,25 @@ def test_a_better_path_is_proven_first_and_no_packet_is_lost(world: World) -> No
     assert world.leftovers() == []
 
 
+def test_wifi_that_returns_fails_and_comes_back_costs_one_move(world: World) -> None:
+    """The times are a tenth of the usual ones: hold-down 0.3 s, dwell 1.5 s."""
+    binding(world, 'bind = "wifi,cellular"\nhold_down = 0.3\ndwell = 1.5')
+    down(world, "wlan0")
+    tunneld = world.start()
+    tunneld.expect("connected")
+    ping = Pinging(world, 800)
+    up(world, "wlan0")
+    assert world.ping(count=16)  # 0.8 s
+    down(world, "wlan0")
+    assert world.ping(count=4)
+    up(world, "wlan0")
+    tunneld.expect("moved to wlan0")
+    assert ping.lost() == 0
+    assert tunneld.end() == 0
+    assert len([line for line in tunneld.lines if ": moved to" in line]) == 1
+    assert not [line for line in tunneld.lines if "reasserting" in line]
+
+
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_tcp_crosses_a_move_without_a_loss(world: World, direction: str) -> None:
     binding(world, 'bind = "wifi,cellular"\ndwell = 0.5\nhold_down = 0')
