@@ -68,6 +68,11 @@ class Barrier:
         another policy. Raises TunnelError.
         """
         self._finish, self._reroute = finish, reroute
+        if not self.policy.include_all_networks and self._machine.kill_switch_left():
+            self._log.warning(
+                "the kill switch is closed, so that nothing of this tunnel leaves either; "
+                "start it with --include-all-networks, or `tunnelctl killswitch off` first"
+            )
         self._close()
 
     def _close(self) -> None:

@@ -105,6 +105,13 @@ class Machine:
 
         return KillSwitch(log=log)
 
+    def kill_switch_left(self) -> bool:
+        """Whether somebody who is gone has left the kill switch closed."""
+        from tunnel.policy.killswitch.note import NoteFile
+
+        file = NoteFile()
+        return file.path.exists() and file.holder() is None
+
     def watch(
         self,
         name: str,
