@@ -29,7 +29,7 @@ def packets(**seconds: float) -> Packets:
 
 
 def state(**values) -> TimerState:
-    plain = {"wanted", "keepalive_now", "attempts"}
+    plain = {"wanted", "keepalive_now", "attempts", "watchful"}
     return TimerState(**{k: v if k in plain else ns(v) for k, v in values.items()})
 
 
@@ -74,6 +74,49 @@ CASES = {
         100,
         [Action.INITIATE],
         None,
+    ),
+    # doubt and suspicion, where another path stands by
+    "watchful, data left 2.9 s ago": (
+        state(watchful=True),
+        packets(unanswered_since=97.1),
+        100,
+        [],
+        100.1,
+    ),
+    "watchful, data left 3 s ago": (
+        state(watchful=True),
+        packets(unanswered_since=97),
+        100,
+        [Action.INITIATE],
+        None,
+    ),
+    "watchful, data left 5 s ago, asked 2 s ago": (
+        state(watchful=True, series=98, initiation=98, attempts=1),
+        packets(unanswered_since=95),
+        100,
+        [Action.SUSPECT],
+        None,
+    ),
+    "watchful, said 1 s ago": (
+        state(watchful=True, series=97, initiation=97, attempts=1, suspected=99),
+        packets(unanswered_since=94),
+        100,
+        [],
+        102,
+    ),
+    "watchful, a first handshake 5 s old": (
+        state(watchful=True, series=95, initiation=98, attempts=2),
+        QUIET,
+        100,
+        [Action.SUSPECT],
+        None,
+    ),
+    "watchful, a rekey 5 s old and data that comes": (
+        state(watchful=True, series=95, initiation=98, attempts=2),
+        packets(last_received=99),
+        100,
+        [],
+        103,
     ),
     "silence while a series runs": (
         state(**SERIES),
@@ -188,6 +231,7 @@ def test_resting_peers_need_no_look_but_for_zeroing_and_persistent_keepalives(
 
 # Each action moves its own due time on, or a device would never come to rest.
 STEPS = {
+    Action.SUSPECT: lambda timers, now: setattr(timers, "suspected", now),
     Action.INITIATE: lambda t, now: t.initiated(now, 0),
     Action.GIVE_UP: lambda t, now: t.given_up(now),
     Action.KEEPALIVE: lambda t, now: t.keepalive_sent(now),

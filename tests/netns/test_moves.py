@@ -188,7 +188,13 @@ def test_a_path_that_dies_in_silence_is_left_within_six_seconds(world: World) ->
     assert tunneld.end() == 0
 
 
-@pytest.mark.parametrize("lost", [("out",), ("out", "back")], ids=["no way there", "nothing"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        pytest.param(("out",), id="no way there"),
+        pytest.param(("out", "back"), id="nothing", marks=pytest.mark.long),
+    ],
+)
 def test_a_path_that_does_not_answer_is_not_moved_to(world: World, lost: tuple[str, ...]) -> None:
     binding(world, 'bind = "wifi,cellular"\ndwell = 0.5\nhold_down = 0')
     down(world, "wlan0")
