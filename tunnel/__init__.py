@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         Term as Term,
         parse_spec as parse_spec,
     )
-    from tunnel.policy.change import PathChange as PathChange
+    from tunnel.policy.change import ChangeKind as ChangeKind, PathChange as PathChange
     from tunnel.policy.interface import (
         Classification as Classification,
         Confidence as Confidence,
@@ -125,7 +125,7 @@ _HOMES = {
     "tunnel.filewatch": ("FileWatch", "Identity", "identity"),
     "tunnel.flow": ("FlowClosed", "PacketFlow"),
     "tunnel.policy.binding": ("BindingPolicy", "Combined", "PathPolicy", "Term", "parse_spec"),
-    "tunnel.policy.change": ("PathChange",),
+    "tunnel.policy.change": ("ChangeKind", "PathChange"),
     "tunnel.policy.interface": ("Classification", "Confidence", "Interface", "InterfaceType"),
     "tunnel.policy.monitor": ("PathMonitor",),
     "tunnel.policy.path": ("Path", "PathStatus"),

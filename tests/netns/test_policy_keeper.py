@@ -12,7 +12,8 @@ import pytest
 
 from tests.netns.conftest import FAR, TwoNetworks
 from tests.netns.routes import CELLULAR, FULL, footprint
-from tools.netlab import Namespace
+from tests.netns.world import World, make_world
+from tools.netlab import Lab, Namespace
 from tunnel.errors import TunnelError
 from tunnel.policy.apply import MachineRoutes, remove_left
 from tunnel.policy.binding import BindingPolicy, Term
@@ -300,3 +301,25 @@ def test_what_was_left_closed_stays_until_its_tunnel_is_back(
     with client.entered():
         asyncio.run(main())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def world(lab: Lab, tmp_path: FilePath) -> World:
+    return make_world(lab, tmp_path)
+
+
+def test_a_running_tunneld_puts_back_and_names(world: World) -> None:
+    """The whole of it, as the daemon says it."""
+    tunneld = world.start("--bind", "cellular")
+    tunneld.expect("connected")
+    rule = next(line for line in world.client.ip("rule").splitlines() if "oif wwan0" in line)
+    world.client.ip(f"rule del pref {rule.split(':')[0]}")
+    assert "oif wwan0" in tunneld.expect("put back")
+    assert world.ping()
+    for version in ("-4", "-6"):
+        world.client.ip(f"{version} rule add pref 3 prohibit")
+    assert "rule 3 of another program (from all prohibit)" in tunneld.expect("cut off")
+    for version in ("-4", "-6"):
+        world.client.ip(f"{version} rule del pref 3")
+    tunneld.expect("connected")
+    assert world.ping()
