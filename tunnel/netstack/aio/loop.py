@@ -33,6 +33,7 @@ from tunnel.unitlink import UnitLink
 
 _SECOND: Final = 1_000_000_000
 _WATCH_SECONDS: Final = 2.0
+_FEW: Final = 4
 
 
 class StackLoop:
@@ -228,7 +229,11 @@ class StackLoop:
         receive, now = self.stack.receive, self.now()
         for view, segment in units:
             receive(view, now, segment)
-        self._turn()
+        if len(units) > _FEW or (units and units[-1][1]):
+            self._turn()
+        else:  # a dialogue: what those who are told answer leaves with the acknowledgment
+            self._tell()
+            self.wake()
 
     def _on_writable(self) -> None:
         left, self._left = self._left, []
