@@ -166,6 +166,11 @@ def test_leaktest_tells_a_leak_from_a_stop_and_proves_nothing_without_its_contro
     assert "pass: none of" in shown(world, "leaktest", world.interface).stdout
     assert shown(world, "leaktest", world.interface, "--json").returncode == 0
 
+    stats = tunnelctl(world.client, "stats", world.interface)
+    met = [rule for rule in stats["rules"] if rule["packets"]]
+    assert met
+    assert "kill switch" in shown(world, "stats", world.interface).stdout
+
     # What stops the permitted probe as well proves nothing.
     shut = "add table inet shut; add chain inet shut out { type filter hook output priority 0; }; "
     world.client.run(["nft", f"{shut}add rule inet shut out oifname wwan0 drop"])

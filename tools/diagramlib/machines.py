@@ -154,6 +154,10 @@ class _Drawn(Machine):
         return self.firewall
 
 
+async def _no_routes(policy: RoutingPolicy) -> None:
+    """Change nothing: there are no routes in a figure."""
+
+
 class _Guarded:
     """A tunneld's Barrier with --include-all-networks --bind, over that firewall."""
 
@@ -174,7 +178,7 @@ class _Guarded:
         log.disabled = True
         policy = RoutingPolicy(include_all_networks=True)
         self.barrier = Barrier("wg0", policy, self.machine, log)
-        self.barrier.start(lambda: None)
+        self.barrier.start(lambda ending: None, _no_routes)
 
     def see(self, *there: Interface) -> None:
         self.running.update(path=BindingPolicy((Term(InterfaceType.WIFI),)).decide(there))

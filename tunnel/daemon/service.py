@@ -217,7 +217,8 @@ class _Service:
         return self.session.report()
 
     async def _stats(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        return self.session.stats()
+        rules = self.session.barrier.report()["rules"]  # of the kill switch; none while it is open
+        return {**self.session.stats(), "rules": rules}
 
     async def _path(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from tunnel.daemon.pathreport import path_view

@@ -46,15 +46,7 @@ def show_kill_switch(report: Mapping[str, Any]) -> None:
     _print(facts)
     if met:
         print()
-        _print(
-            [
-                (
-                    f"{rule['table']} {rule['chain']}: {rule['rule']}",
-                    f"{rule['packets']:,} packets, {size(rule['bytes'])}",
-                )
-                for rule in met
-            ]
-        )
+        _print(_counted(met))
     if report["rules"]:
         rest = len(report["rules"]) - len(met)
         print(f"\n{rest} more rules met no packet; --json shows all, `nft list ruleset` too")
@@ -72,6 +64,20 @@ def show_stats(report: Mapping[str, Any]) -> None:
         if value
     ]
     _print([("interface", report["interface"]), *counters])
+    met = [rule for rule in report.get("rules", []) if rule["packets"]]
+    if met:
+        print("\nkill switch")
+        _print(_counted(met))
+
+
+def _counted(rules: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | Text]]:
+    return [
+        (
+            f"{rule['table']} {rule['chain']}: {rule['rule']}",
+            f"{rule['packets']:,} packets, {size(rule['bytes'])}",
+        )
+        for rule in rules
+    ]
 
 
 def _print(facts: Sequence[tuple[str, str | Text]]) -> None:
