@@ -54,10 +54,12 @@ def config(own: tuple[str, str], other: tuple[str, str], endpoint: HostPort | No
     return Config(interface=interface, peers=(peer,))
 
 
-def session(name: str, configuration: Config, machine: FakeMachine) -> TunnelSession:
+def session(
+    name: str, configuration: Config, machine: FakeMachine, workers: int = 1
+) -> TunnelSession:
     return TunnelSession(
         WireGuardProvider(), config=configuration, name=name, machine=machine,
-        options={"uapi": False},
+        options={"uapi": False}, workers=workers,
     )  # fmt: skip
 
 
@@ -70,12 +72,12 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world(workers: int = 1) -> AsyncIterator[World]:
     far_machine, near_machine = FakeMachine(), Rootless()
-    far = session("far", config(FAR, NEAR, None), far_machine)
+    far = session("far", config(FAR, NEAR, None), far_machine, workers)
     async with far:
         endpoint = HostPort("127.0.0.1", far_machine.outer.port)
-        near = session("near", config(NEAR, FAR, endpoint), near_machine)
+        near = session("near", config(NEAR, FAR, endpoint), near_machine, workers)
         async with near:
             await near.wait(TunnelStatus.CONNECTED)
             yield World(near, far, near_machine, far_machine)
@@ -254,3 +256,27 @@ def test_before_the_start_there_is_no_inside() -> None:
     idle = session("idle", config(NEAR, FAR, None), Rootless())
     with pytest.raises(TunnelError, match="not up; start it first"):
         idle.net()
+
+
+def test_an_address_that_no_peer_has_is_an_error_at_once(run: Runner) -> None:
+    async def work() -> None:
+        async with world() as w:
+            for end in (w.near, w.far):
+                with pytest.raises(OSError, match="cannot connect to 203") as error:
+                    await end.open_connection("203.0.113.1", 80)
+                assert error.value.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+
+    run(work())
+
+
+def test_several_workers_share_the_stacks_link(run: Runner) -> None:
+    async def work() -> None:
+        async with world(workers=3) as w:
+            server = await w.far.start_server(digest)
+            for _ in range(5):
+                reader, writer = await w.near.open_connection(FAR[0], server.addresses[0][1])
+                writer.write(DATA)
+                writer.write_eof()
+                assert await reader.read() == hashlib.sha256(DATA).digest()
+
+    run(work())

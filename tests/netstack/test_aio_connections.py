@@ -147,3 +147,22 @@ def test_local_ports_and_addresses(run: Runner) -> None:
                 await alice.open_connection(BOB[0], 0)
 
     run(work())
+
+
+def test_a_server_is_asyncios(run: Runner) -> None:
+    async def work() -> None:
+        async with two_stacks() as (alice, bob):
+            async with await bob.start_server(lambda r, w: w.close()) as server:
+                four, six = server.sockets
+                assert four.getsockname()[0] == BOB[0]
+                assert six.getsockname() == (BOB[1], four.getsockname()[1], 0, 0)
+                assert server.is_serving()
+                serving = asyncio.create_task(server.serve_forever())
+                await alice.open_connection(*four.getsockname())
+                server.close()
+                await serving
+            assert server.sockets == ()
+            with pytest.raises(ConnectionRefusedError):
+                await alice.open_connection(*four.getsockname())
+
+    run(work())

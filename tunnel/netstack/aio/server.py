@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tunnel.netstack.aio.names import text
 from tunnel.netstack.aio.tls import TlsProtocol
@@ -15,6 +16,23 @@ from tunnel.netstack.tcpsocket import Listener, TcpSocket
 
 if TYPE_CHECKING:
     from tunnel.netstack.aio.loop import StackLoop
+
+
+class ListeningSocket(NamedTuple):
+    """One address of a server, for programs that ask its sockets for their port."""
+
+    host: str
+    port: int
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """AF_INET or AF_INET6."""
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+    def getsockname(self) -> tuple[Any, ...]:
+        """Return the address as a kernel socket has it."""
+        ends = (self.host, self.port)
+        return ends if self.family == socket.AF_INET else (*ends, 0, 0)
 
 
 class StackServer:
@@ -35,7 +53,7 @@ class StackServer:
         self._handshake_timeout = handshake_timeout
         self._closed = asyncio.Event()
 
-    def accept(self, socket: TcpSocket) -> None:
+    def accept(self, accepted: TcpSocket) -> None:
         """Take a connection that is established."""
         protocol = self._factory()
         if self._context is not None:
@@ -46,7 +64,7 @@ class StackServer:
                 server_side=True,
                 handshake_timeout=self._handshake_timeout,
             )
-        transport = TcpTransport(self._net, socket)
+        transport = TcpTransport(self._net, accepted)
         self._net.transports.add(transport)
         transport.begin(protocol)
 
@@ -58,9 +76,11 @@ class StackServer:
         return [(text(one), self._listener.port) for one in ours]
 
     @property
-    def sockets(self) -> tuple[Any, ...]:
-        """There are no kernel sockets."""
-        return ()
+    def sockets(self) -> tuple[ListeningSocket, ...]:
+        """What can be asked where it listens; there are no kernel sockets. () once closed."""
+        if self._closed.is_set():
+            return ()
+        return tuple(ListeningSocket(host, port) for host, port in self.addresses)
 
     def is_serving(self) -> bool:
         """Whether it accepts."""
