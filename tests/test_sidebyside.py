@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import implementations, sidebyside, startup
+from bench import implementations, plaintext, sidebyside, startup
 from bench.bounds import BOUNDS, reached
 from bench.implementations import COMPARED
 from bench.measures import FIGURES, percentile
@@ -187,3 +187,12 @@ def test_one_measured_start() -> None:
         pytest.skip("needs root: network namespaces cannot be made")
     (seconds,) = startup.measure(1)
     assert 0 < seconds < startup.LONGEST
+
+
+@pytest.mark.root
+def test_one_turn_without_the_aead() -> None:
+    if os.geteuid():
+        pytest.skip("needs root: network namespaces cannot be made")
+    found = plaintext.measure(1, 1.0)
+    assert set(found) == {"plaintext", "tunneld"}
+    assert all(value > 0 for values in found.values() for value in values)
