@@ -7,7 +7,6 @@ smallest round-trip time, and the rounds that time all of it. Nothing is decided
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import Final
 
 from tunnel.netstack.congestion.bbrmodel import (
@@ -130,21 +129,16 @@ class PathModel:
     def _lower_bounds(self) -> None:
         """BBRAdaptLowerBoundsFromCongestion: a round with loss bounds the cycle.
 
-        Beyond the draft: what was delivered is held against what our own pacing allowed, and loss
-        below the threshold takes nothing away. Else, where loss is random, the slow rounds after
-        a probe would pass for the path's rate, and each round would take another percent.
+        Beyond the draft: what was delivered is held against what our own pacing allowed. Else the
+        slow rounds that follow a probe would pass for the path's rate where loss is random.
         """
         if self._bw_short >= INFINITE:
             self._bw_short = self._max_bw.value
         if self._inflight_short >= INFINITE:
             self._inflight_short = self.window
-        allowed = self._gain_in_round * PACING_MARGIN * (1 - LOSS_THRESHOLD)
-        rate = int(self._bw_latest / allowed)
-        self._bw_short = max(min(rate, self._bw_short), int(BETA * self._bw_short))
-        inflight = int(self._inflight_latest / allowed)
-        self._inflight_short = max(
-            min(inflight, self._inflight_short), int(BETA * self._inflight_short)
-        )
+        shown = int(self._bw_latest / (self._gain_in_round * PACING_MARGIN))
+        self._bw_short = max(min(shown, self._bw_short), int(BETA * self._bw_short))
+        self._inflight_short = max(self._inflight_latest, int(BETA * self._inflight_short))
 
     def _start_round(self, delivered: int) -> None:
         self._next_round = delivered
@@ -164,14 +158,7 @@ class PathModel:
         self._extra_acked.update(self._rounds, extra if extra < self.window else self.window)
 
     def _inflight_too_high(self, sample: AckSample) -> bool:
-        """Whether more than the threshold was lost, and not by chance.
-
-        Beyond the draft: by two standard deviations more, since a few segments say little.
-        """
-        allowed = sample.tx_in_flight * LOSS_THRESHOLD
-        if sample.lost_since <= allowed:
-            return False
-        return sample.lost_since > allowed + 2 * sqrt(allowed * self.segment_size)
+        return sample.lost_since > sample.tx_in_flight * LOSS_THRESHOLD
 
     def _window_limited(self, sample: AckSample) -> bool:
         return sample.prior_in_flight + self.segment_size > self.window
