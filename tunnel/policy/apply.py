@@ -156,22 +156,22 @@ class MachineRoutes:
         if self._slot is not None:
             return
         self._connection = Connection()
-        rules = self._connection.read().rules
-        standing = {n for n in range(SLOTS) for r in rules if is_our_rule(r, n, self.numbers)}
+        dump = self._connection.read()
+        standing = {n for n in range(SLOTS) for r in dump.rules if is_our_rule(r, n, self.numbers)}
         self._slot = slot = Slot.take(self._run, self._name, standing)
         note, left = slot.note(), 0
         if note.closed:
             self._log(f"{note.name} was left closed; it stays so until the tunnel is up")
             self._rendered = None
         else:
-            left += _clean(self._connection, slot, self.numbers)
+            left += _clean(self._connection, dump, slot, self.numbers)
         slot.record(replace(slot.note(), name=self._name))
         for number in range(SLOTS):
             if number == slot.number:
                 continue
             if (free := Slot.take_if_free(number, self._run)) is not None:
                 closed = free.note().closed
-                left += 0 if closed else _clean(self._connection, free, self.numbers)
+                left += 0 if closed else _clean(self._connection, dump, free, self.numbers)
                 free.release(keep=closed)
         if left:
             self._log(f"removed {left} routes, rules and tables that a crashed tunneld left")
@@ -305,19 +305,20 @@ def remove_left(
     """
     connection, left = Connection(), 0
     try:
+        dump = connection.read()
         for number in range(SLOTS):
             if (slot := Slot.take_if_free(number, run)) is not None:
                 theirs = name in (None, slot.note().name)
-                left += _clean(connection, slot, numbers or Numbers()) if theirs else 0
+                left += _clean(connection, dump, slot, numbers or Numbers()) if theirs else 0
                 slot.release(keep=not theirs and slot.note() != Note())
     finally:
         connection.close()
     return left
 
 
-def _clean(connection: Connection, slot: Slot, numbers: Numbers) -> int:
+def _clean(connection: Connection, dump: Dump, slot: Slot, numbers: Numbers) -> int:
     """Remove whatever a crashed holder of the slot left; return how much it was."""
-    steps = plan(Desired(), connection.read(), slot.number, numbers)
+    steps = plan(Desired(), dump, slot.number, numbers)
     _carry_out(connection, steps, 0)
     left = len(steps.remove_rules) + len(steps.remove_routes)
     if slot.note().src_valid_mark:
