@@ -42,8 +42,12 @@ PURE = (
     "providers.wireguard.change", "providers.wireguard.uapi",
 )  # fmt: skip
 #: Packages that are pure throughout, but for the shells in them.
-PURE_PACKAGES = ("tunnel.netstack.",)
-SHELLS = ("tunnel.netstack.aio",)
+PURE_PACKAGES = ("tunnel.netstack.", "tunnel.policy.killswitch.")
+SHELLS = (
+    "tunnel.netstack.aio", "tunnel.policy.killswitch.kernel", "tunnel.policy.killswitch.note",
+    "tunnel.policy.killswitch.sessions", "tunnel.policy.killswitch.switch",
+    "tunnel.policy.killswitch.watch",
+)  # fmt: skip
 IMPURE = {"asyncio", "socket", "time", "select", "subprocess", "threading"}
 #: Modules that providers may use whole: how configuration is written.
 PUBLIC_MODULES = {"tunnel.values", "tunnel.saveconfig"}

@@ -96,7 +96,7 @@ def test_nothing_leaks_in_any_state(
     assert leaks.probe() > 20
 
 
-@pytest.mark.parametrize("rounds", [6, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=pytest.mark.long)])
 @pytest.mark.parametrize("without", ["", ALL])
 def test_killed_at_any_moment_it_stays_closed(
     leaks: Leaks, without: str, rounds: int, monkeypatch: pytest.MonkeyPatch
