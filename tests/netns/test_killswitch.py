@@ -166,6 +166,7 @@ def test_unless_confirmed_it_opens_again(world: World, killed: bool) -> None:
             assert tunneld.wait() == 0
             assert world.leftovers() == []
         eventually("it opens", lambda: asked(client, LAN, 7, wait=0.3))
+    assert tunnelctl(client, "killswitch", "off")["kill_switch"] == "off"
 
 
 def test_confirmed_it_stays_closed(world: World) -> None:

@@ -110,7 +110,11 @@ class Machine:
         from tunnel.policy.killswitch.note import NoteFile
 
         file = NoteFile()
-        return file.path.exists() and file.holder() is None
+        if not file.path.exists() or file.holder() is not None:
+            return False
+        from tunnel.policy.killswitch.switch import KillSwitch
+
+        return KillSwitch.is_closed()  # another namespace may have had this number
 
     def watch(
         self,
