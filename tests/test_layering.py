@@ -21,7 +21,7 @@ LAYERS = (
         "tunnel.engine",
         "tunnel.tun",
     ),
-    ("tunnel.policy", "tunnel.netstack", "tunnel.provider"),
+    ("tunnel.policy", "tunnel.netstack", "tunnel.provider", "tunnel.proxy"),
     ("tunnel.daemon", "tunnel.testing"),
 )
 #: The native module is for these alone; primitives are its single operations.

@@ -150,7 +150,7 @@ def test_exit_codes_are_the_contracts(world: World, tmp_path: Path) -> None:
     broken.write_text("[Interface]\nPrivateKey = short\n")
     no_tun = f"mount -t tmpfs none /dev/net && exec {tunneld} --config {file}"
     cases = {
-        "2 usage": ([tunneld, "--socks5", "127.0.0.1:1080"], 2, "--socks5 is not there yet"),
+        "2 usage": ([tunneld, "--socks5", "127.0.0.1:1080"], 2, "--socks5 needs --config"),
         "3 configuration": ([tunneld, "--config", str(broken)], 3, "broken.conf:2: PrivateKey"),
         "4 privilege": (
             ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin",

@@ -1,8 +1,4 @@
-"""tunneld's command line, as a frozen value.
-
-Options that contract.md names and this version does not have yet are known here too, so that each
-is refused by name: an option that is ignored would promise a protection that is not there.
-"""
+"""tunneld's command line, as a frozen value."""
 
 from __future__ import annotations
 
@@ -13,7 +9,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from tunnel.daemon.proxies import check_proxies
 from tunnel.errors import UsageError
+from tunnel.proxy.address import Forward, Place, expose, forward, place
 from tunnel.settings import Inbound
 from tunnel.values import BadValue, inbound, interface_name, number
 
@@ -23,17 +21,7 @@ WORKERS_MAX: Final = 16
 CONFIRM_MAX: Final = 86_400  # seconds
 CRYPTO: Final = ("auto", "avx512", "avx2", "libcrypto")
 
-#: option -> whether it takes a value
-NOT_YET: Final = {
-    "--userspace": False,
-    "--socks5": True,
-    "--http-proxy": True,
-    "--proxy-credentials": True,
-    "--forward": True,
-    "--expose": True,
-}
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +47,12 @@ class Options:
     allow_inbound: tuple[Inbound, ...] = ()
     confirm: float | None = None
     lockdown_on_exit: bool = False
-
-
-def _refuse(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    if value:
-        raise UsageError(f"{parameter.opts[0]} is not there yet; leave it out, see README.md")
-
-
-def _refusing(command: _Command) -> _Command:
-    for option, takes_value in NOT_YET.items():
-        command = click.option(
-            option,
-            is_flag=not takes_value,
-            multiple=takes_value,
-            hidden=True,
-            expose_value=False,
-            callback=_refuse,
-        )(command)
-    return command
+    userspace: bool = False
+    socks5: Place | None = None
+    http_proxy: Place | None = None
+    proxy_credentials: Path | None = None
+    forward: tuple[Forward, ...] = ()
+    expose: tuple[Forward, ...] = ()
 
 
 @click.command(
@@ -102,6 +78,22 @@ def _refusing(command: _Command) -> _Command:
 @click.option("--allow-inbound", metavar="PROTO/PORT@IF", multiple=True, help="But this service.")
 @click.option("--confirm", metavar="SECONDS", help="Open again unless confirmed by then.")
 @click.option("--lockdown-on-exit", is_flag=True, help="Stay closed after an orderly stop, too.")
+@click.option("--userspace", is_flag=True, help="Without root: no interface, a stack of our own.")
+@click.option("--socks5", metavar="ADDR:PORT", help="A SOCKS5 proxy into the tunnel.")
+@click.option("--http-proxy", metavar="ADDR:PORT", help="An HTTP proxy into the tunnel.")
+@click.option("--proxy-credentials", metavar="FILE", help="Who may use them: NAME:PASSWORD lines.")
+@click.option(
+    "--forward",
+    metavar="PROTO:LISTEN=DEST",
+    multiple=True,
+    help="Carry what comes to LISTEN here to DEST inside.",
+)
+@click.option(
+    "--expose",
+    metavar="PROTO:PORT=LOCAL",
+    multiple=True,
+    help="Carry what comes to PORT inside to LOCAL here.",
+)
 @click.option("--provider", metavar="NAME", default="wireguard", show_default=True)
 @click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=1, show_default=True)
 @click.option("--crypto", type=click.Choice(CRYPTO), default="auto", show_default=True)
@@ -117,7 +109,6 @@ def _refusing(command: _Command) -> _Command:
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
 @click.option("--ephemeral-key", is_flag=True, help="Without --config: a key that is not kept.")
 @click.version_option(package_name="tunneld", prog_name="tunneld", message="%(prog)s %(version)s")
-@_refusing
 def _command(**values: Any) -> dict[str, Any]:
     return values
 
@@ -140,7 +131,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
     if config is not None and values["ephemeral_key"]:
         raise UsageError("--ephemeral-key is for a tunnel without --config; the file has the key")
     ifname = values["ifname"]
-    return Options(
+    options = Options(
         name=_name(ifname, config),
         config=config,
         bind=values["bind"],
@@ -160,7 +151,28 @@ def parse(arguments: Sequence[str]) -> Options | None:
         allow_inbound=tuple(_inbound(word) for word in values["allow_inbound"]),
         confirm=_confirm(values["confirm"]),
         lockdown_on_exit=values["lockdown_on_exit"],
+        userspace=values["userspace"],
+        socks5=_read("--socks5", place, values["socks5"]),
+        http_proxy=_read("--http-proxy", place, values["http_proxy"]),
+        proxy_credentials=_file("--proxy-credentials", values["proxy_credentials"]),
+        forward=tuple(_read("--forward", forward, word) for word in values["forward"]),
+        expose=tuple(_read("--expose", expose, word) for word in values["expose"]),
     )
+    check_proxies(options)
+    return options
+
+
+def _read(option: str, read: Callable[[str], T], word: str | None) -> T | Any:
+    try:
+        return None if word is None else read(word)
+    except BadValue as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def _file(option: str, word: str | None) -> Path | None:
+    if word == "":
+        raise UsageError(f"{option}: names no file; write its path")
+    return None if word is None else Path(word)
 
 
 def _name(ifname: str | None, config: Path | None) -> str:

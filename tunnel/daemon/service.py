@@ -32,12 +32,15 @@ from tunnel.daemon.plan import (
     rebound,
     with_key,
 )
+from tunnel.daemon.proxies import Proxies
 from tunnel.errors import TunnelError, UsageError
+from tunnel.provider import StopReason
 
 if TYPE_CHECKING:
     import logging
 
     from tunnel.config import Config
+    from tunnel.daemon.machine import Machine
     from tunnel.daemon.session import TunnelSession
 
 
@@ -87,12 +90,11 @@ def _run(arguments: Sequence[str]) -> int:
         print("\n".join(check(plan)), flush=True)
         return 0
     background.harden()
-    from tunnel.daemon.machine import Machine
+    machine_for(plan).check()
+    if not options.userspace:
+        from tunnel.policy.dnsapply.leftover import recover
 
-    Machine().check()
-    from tunnel.policy.dnsapply.leftover import recover
-
-    recover(lambda line: print(f"tunneld: {options.name}: {line}", file=sys.stderr))
+        recover(lambda line: print(f"tunneld: {options.name}: {line}", file=sys.stderr))
     plan = with_key(plan)
     if not options.background:
         return serve(plan, lambda: None)
@@ -100,6 +102,17 @@ def _run(arguments: Sequence[str]) -> int:
     return background.in_background(
         lambda ready: _guarded(functools.partial(serve, plan, ready), debug=debug)
     )
+
+
+def machine_for(plan: Plan) -> Machine:
+    """Return what the session asks things of: this machine, or nothing of it."""
+    if plan.options.userspace:
+        from tunnel.daemon.userspace import UserspaceMachine
+
+        return UserspaceMachine(plan.config.interface.mtu)
+    from tunnel.daemon.machine import Machine
+
+    return Machine()
 
 
 # ---- running ----
@@ -133,9 +146,15 @@ class _Service:
             policy=plan.policy,
             workers=plan.options.workers,
             manage=plan.managed,
-            options={"crypto": plan.options.crypto, "real_time": plan.options.realtime},
+            options={
+                "crypto": plan.options.crypto,
+                "real_time": plan.options.realtime,
+                "uapi": not plan.options.userspace,
+            },
+            machine=machine_for(plan),
             log=self.log,
         )
+        self.proxies = Proxies(plan.options, self.log)
 
     async def live(self) -> int:
         from tunnel.daemon.control import ControlServer
@@ -161,12 +180,21 @@ class _Service:
                 return 0
             await self.session.start()
             if self.session.status not in ENDED:  # as after a signal during the start
+                await self._open_proxies()
                 self._announce()
             await self.session.wait_stopped()
         finally:
             background.notify("STOPPING=1")
+            await self.proxies.aclose()
             await control.close()
         return 0
+
+    async def _open_proxies(self) -> None:
+        try:
+            await self.proxies.start(self.session)
+        except TunnelError:
+            await self.session.stop(StopReason.CONFIGURATION_FAILED)
+            raise
 
     def _warn(self, config: Config) -> None:
         for warning in config.warnings:

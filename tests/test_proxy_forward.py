@@ -1,0 +1,181 @@
+"""Forwards of TCP and UDP between two networks, and how their places are written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.loops import Runner
+from tests.proxy_world import HOST, LOG, Network, echo, exchange, free_port, port_of
+from tunnel.daemon.options import parse
+from tunnel.errors import ConfigError, UsageError
+from tunnel.proxy.address import expose, forward, place
+from tunnel.proxy.clients import Clients, forwarder
+from tunnel.proxy.credentials import read_credentials
+from tunnel.proxy.udpforward import UdpForward
+from tunnel.values import BadValue
+
+DATA = os.urandom(2 << 20)
+
+
+def test_tcp(run: Runner) -> None:
+    async def work() -> None:
+        network = Network()
+        async with echo() as port:
+            clients = Clients(forwarder(network, "echo.test", port), LOG)
+            await clients.listen(network, HOST, 0)
+            streams = [await asyncio.open_connection(HOST, port_of(clients)) for _ in range(5)]
+            answers = await asyncio.gather(*(exchange(one, DATA) for one in streams))
+            assert answers == [DATA] * 5
+            await clients.aclose()
+
+    run(work())
+
+
+def test_a_refusal_is_carried_as_a_reset(run: Runner) -> None:
+    async def work() -> None:
+        network = Network()
+        clients = Clients(forwarder(network, HOST, free_port()), LOG)
+        await clients.listen(network, HOST, 0)
+        reader, writer = await asyncio.open_connection(HOST, port_of(clients))
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        await clients.aclose()
+
+    run(work())
+
+
+class Far(asyncio.DatagramProtocol):
+    """Answers each datagram with the same, in capitals."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.transport.sendto(data.upper(), address)
+
+
+class Near(asyncio.DatagramProtocol):
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        self.received: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.received.put_nowait(data)
+
+
+def test_udp_answers_go_to_who_asked(run: Runner) -> None:
+    async def work() -> None:
+        network, loop = Network(), asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Far, (HOST, 0))
+        carried = UdpForward(network, HOST, transport.get_extra_info("sockname")[1], most=2)
+        await carried.listen(network, HOST, 0)
+        at = carried._transport
+        assert at is not None
+        senders = [
+            (await loop.create_datagram_endpoint(Near, None, at.get_extra_info("sockname")))[1]
+            for _ in range(3)
+        ]
+        for number, sender in enumerate(senders):
+            sender.transport.sendto(b"from %d" % number)
+            assert await sender.received.get() == b"FROM %d" % number
+        assert len(carried._flows) == 2, "the one that was quiet for longest made room"
+        senders[0].transport.sendto(b"again")
+        assert await senders[0].received.get() == b"AGAIN"
+        await carried.aclose()
+        for sender in senders:
+            sender.transport.close()
+        transport.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("tcp:8080=10.0.0.1:80", "tcp 127.0.0.1:8080 to 10.0.0.1:80"),
+        ("udp:0.0.0.0:53=name.test:53", "udp 0.0.0.0:53 to name.test:53"),
+        ("tcp:[::1]:1=[fd00::1]:2", "tcp [::1]:1 to [fd00::1]:2"),
+    ],
+)
+def test_forwards_as_they_are_written(text: str, shown: str) -> None:
+    assert str(forward(text)) == shown
+
+
+def test_what_is_exposed_listens_on_the_tunnel() -> None:
+    one = expose("udp:53=5353")
+    assert (one.listen.host, one.listen.port, str(one.to)) == ("", 53, "127.0.0.1:5353")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "80", "sctp:1=a:2", "tcp:1", "tcp:=a:2", "tcp:1=a", "tcp:0=a:1", "tcp:1=a:65536",
+     "tcp:::1:80=a:1", "tcp:1=a b:1"],
+)  # fmt: skip
+def test_forwards_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(BadValue):
+        forward(text)
+
+
+@pytest.mark.parametrize("text", ["", ":1", "a", "a:", "a:x", "::1:80", "a:-1", " :80"])
+def test_places_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(BadValue):
+        place(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--socks5", "127.0.0.1:1080"], "--socks5 needs --config"),
+        (["--userspace"], "--userspace needs --config"),
+        (["--config", "x.conf", "--socks5", "0.0.0.0:1080"], "give --proxy-credentials FILE"),
+        (["--config", "x.conf", "--http-proxy", "[fd00::1]:80"], "--proxy-credentials FILE"),
+        (["--config", "x.conf", "--socks5", "1080"], "'1080' is not ADDR:PORT"),
+        (["--config", "x.conf", "--forward", "tcp:1"], "is not PROTO:LISTEN=DEST"),
+        (["--config", "x.conf", "--expose", "tcp:1.2.3.4:1=2"], "only a port can be exposed"),
+        (["--config", "x.conf", "--proxy-credentials", "f"], "is for --socks5 and --http-proxy"),
+        (["--config", "x.conf", "--userspace", "--include-all-networks"], "about a firewall"),
+        (["--config", "x.conf", "--userspace", "--lockdown-on-exit"], "about a firewall"),
+    ],
+)
+def test_what_the_command_line_refuses(arguments: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words.replace("[", r"\[")):
+        parse(arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "words"),
+    [
+        ("ann:secret\n", 0o644, "other users may read"),
+        ("secret\n", 0o600, "line 1 is not NAME:PASSWORD"),
+        ("# nobody\n\n", 0o600, "no credentials are in it"),
+        (None, 0o600, "cannot be read"),
+    ],
+)
+def test_credentials_that_cannot_be_used(
+    tmp_path: Path, text: str | None, mode: int, words: str
+) -> None:
+    file = tmp_path / "credentials"
+    if text is not None:
+        file.write_text(text)
+        file.chmod(mode)
+    with pytest.raises(ConfigError, match=words) as found:
+        read_credentials(file)
+    assert "secret" not in str(found.value)
+
+
+def test_credentials_show_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("ann:secret\n")
+    file.chmod(0o600)
+    assert repr(read_credentials(file)) == "<1 credentials>"

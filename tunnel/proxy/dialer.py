@@ -1,0 +1,79 @@
+"""Dialer: one network to connect and listen on. The tunnel is one, the machine's own another.
+
+Proxies and forwards join two of them, so that what goes in and what comes out of the tunnel is the
+same code with the ends exchanged, and tests need no tunnel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+from tunnel.settings import Address
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+OnClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server(Protocol):
+    """What listens."""
+
+    def close(self) -> None:
+        """Listen no more."""
+
+
+class Dialer(Protocol):
+    """The calls of asyncio that are needed. All raise OSError (socket.gaierror for names)."""
+
+    async def open_connection(self, host: str, port: int, /) -> Streams:
+        """Connect to an address or a name."""
+        ...
+
+    async def start_server(self, on_client: OnClient, host: str | None, port: int, /) -> Server:
+        """Listen."""
+        ...
+
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], Any],
+        local_addr: tuple[str, int] | None = None,
+        remote_addr: tuple[str, int] | None = None,
+        /,
+    ) -> tuple[asyncio.DatagramTransport, Any]:
+        """Open a UDP socket."""
+        ...
+
+    async def lookup(self, host: str, /) -> list[Address]:
+        """Resolve a name."""
+        ...
+
+
+class Machine:
+    """The machine's own network, by the running event loop."""
+
+    async def open_connection(self, host: str, port: int) -> Streams:
+        """Connect to an address or a name."""
+        return await asyncio.open_connection(host, port)
+
+    async def start_server(self, on_client: OnClient, host: str | None, port: int) -> Server:
+        """Listen."""
+        return await asyncio.start_server(on_client, host, port)
+
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], Any],
+        local_addr: tuple[str, int] | None = None,
+        remote_addr: tuple[str, int] | None = None,
+    ) -> tuple[asyncio.DatagramTransport, Any]:
+        """Open a UDP socket."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_datagram_endpoint(protocol_factory, local_addr, remote_addr)
+
+    async def lookup(self, host: str, family: int = socket.AF_UNSPEC) -> list[Address]:
+        """Resolve a name."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, None, family=family, type=socket.SOCK_DGRAM)
+        return [ip_address(str(entry[4][0])) for entry in found]
