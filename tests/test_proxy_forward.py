@@ -37,6 +37,30 @@ def test_tcp(run: Runner) -> None:
     run(work())
 
 
+def test_a_client_that_does_not_read_cannot_hold_up_the_end(run: Runner) -> None:
+    async def work() -> None:
+        network, flooded = Network(), asyncio.Event()
+
+        async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while not writer.transport.is_closing():
+                writer.write(DATA)
+                if writer.transport.get_write_buffer_size():
+                    flooded.set()
+                await writer.drain()
+
+        source = await asyncio.start_server(flood, HOST, 0)
+        clients = Clients(forwarder(network, HOST, port_of(source)), LOG)
+        await clients.listen(network, HOST, 0)
+        _, writer = await asyncio.open_connection(HOST, port_of(clients))
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await flooded.wait()
+        await clients.aclose()
+        source.close()
+        writer.transport.abort()
+
+    run(work())
+
+
 def test_a_refusal_is_carried_as_a_reset(run: Runner) -> None:
     async def work() -> None:
         network = Network()

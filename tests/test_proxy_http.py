@@ -126,6 +126,21 @@ def test_where_a_plain_request_goes(target: str, host: str, port: int) -> None:
     assert (request.to.host, request.to.port) == (host, port)
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://a", "/"),
+        ("http://a?x=/y", "/?x=/y"),
+        ("http://a/b#c", "/b"),
+        ("http://a/b?", "/b?"),
+    ],
+)
+def test_the_origin_form(target: str, path: str) -> None:
+    request = read_head(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+    assert request.head.startswith(f"GET {path} HTTP/1.1\r\n".encode())
+    assert request.to.host == "a"
+
+
 @pytest.mark.parametrize("head", [b"\xff\xfe x y\r\n\r\n", b"GET  http://a/ HTTP/1.1\r\n\r\n"])
 def test_garbage(head: bytes) -> None:
     with pytest.raises(BadHead, match="400"):

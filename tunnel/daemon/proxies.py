@@ -11,6 +11,7 @@ from tunnel.proxy.address import Forward, Place
 
 if TYPE_CHECKING:
     from tunnel.daemon.options import Options
+    from tunnel.proxy.credentials import Credentials
     from tunnel.proxy.dialer import Dialer
 
 
@@ -24,16 +25,14 @@ class Proxies:
     def __init__(self, options: Options, log: logging.Logger) -> None:
         self._options = options
         self._log = log
+        self._admitted = credentials(options)
         self._open: list[_Closing] = []
 
     async def start(self, tunnel: Dialer) -> None:
         """Open all. Raises TunnelError, which names the one that cannot be."""
-        from tunnel.proxy.credentials import read_credentials
         from tunnel.proxy.dialer import Machine
 
-        options, machine = self._options, Machine()
-        file = options.proxy_credentials
-        admitted = None if file is None else read_credentials(file)
+        options, machine, admitted = self._options, Machine(), self._admitted
         if options.socks5 is not None:
             from tunnel.proxy.socks5 import Socks5
 
@@ -77,6 +76,15 @@ class Proxies:
             await self._open.pop().aclose()
 
 
+def credentials(options: Options) -> Credentials | None:
+    """Return who may use the proxies; None for everybody. Raises ConfigError."""
+    if options.proxy_credentials is None:
+        return None
+    from tunnel.proxy.credentials import read_credentials
+
+    return read_credentials(options.proxy_credentials)
+
+
 def check_proxies(options: Options) -> None:
     """Refuse what would open the tunnel to strangers, or cannot be. Raises UsageError."""
     listening = {"--socks5": options.socks5, "--http-proxy": options.http_proxy}
@@ -110,8 +118,9 @@ def check_proxies(options: Options) -> None:
 
 
 def proxy_lines(options: Options) -> list[str]:
-    """Say what would listen, for --check."""
+    """Say what would listen, for --check. Raises ConfigError for a file that cannot be used."""
     lines = []
+    credentials(options)
     for what, at in (("SOCKS5", options.socks5), ("HTTP proxy", options.http_proxy)):
         if at is not None:
             admits = "credentials" if options.proxy_credentials is not None else "everybody there"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
+from tunnel.errors import TunnelError
 from tunnel.proxy.dialer import Dialer
 from tunnel.settings import Address
 
@@ -91,7 +92,7 @@ class Association:
                     transport.close()
                 self._far.setdefault(version, transport)
             self._far[version].sendto(payload, (str(address), port))
-        except OSError:
+        except (OSError, TunnelError):
             self.dropped += 1
 
     def _to_client(self, data: bytes, place: tuple[Any, ...]) -> None:

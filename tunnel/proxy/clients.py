@@ -55,13 +55,12 @@ class Clients:
         self._tasks.add(task)
         try:
             await self._serve(reader, writer)
-        except (OSError, EOFError, asyncio.LimitOverrunError) as error:
+            await hang_up(writer)
+        except (OSError, EOFError) as error:
             self._log.debug("a client: %s", error)
-        except asyncio.CancelledError:
-            writer.transport.abort()
         finally:
             self._tasks.discard(task)
-            await hang_up(writer)
+            writer.transport.abort()  # a client that does not read cannot hold up the end
 
 
 async def connect(network: Dialer, host: str, port: int) -> Streams:

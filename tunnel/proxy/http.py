@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import logging
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,8 +65,10 @@ def read_head(head: bytes) -> Request:
     scheme, separator, after = target.partition("://")
     if scheme.lower() != "http" or not separator:
         raise BadHead("400 Bad Request")
-    authority, slash, path = after.partition("/")
-    line = f"{method} {slash + path or '/'} {version}".encode()
+    authority = re.split("[/?#]", after, maxsplit=1)[0]
+    path = after[len(authority) :].partition("#")[0]
+    slash = "" if path.startswith("/") else "/"
+    line = f"{method} {slash}{path} {version}".encode()
     sent = b"\r\n".join([line, *kept, b"Connection: close", b"", b""])
     return Request(method, _place(authority, 80), authorization, sent)
 

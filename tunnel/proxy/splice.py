@@ -25,15 +25,18 @@ async def splice(one: Streams, other: Streams) -> None:
     ]
     try:
         await asyncio.gather(*ways)
-    except OSError:
+    except (OSError, asyncio.CancelledError) as error:
+        # What a side has not read yet is lost: it may never read it, and nobody waits for that.
         for _, writer in (one, other):
             writer.transport.abort()
+        if not isinstance(error, OSError):
+            raise
     finally:
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-        for _, writer in (one, other):
-            await hang_up(writer)
+    for _, writer in (one, other):
+        await hang_up(writer)
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,5 +50,5 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
     """Close a connection; what its end says does not matter any more."""
     writer.close()
-    with contextlib.suppress(OSError, asyncio.CancelledError):
+    with contextlib.suppress(OSError):
         await writer.wait_closed()

@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Any, Final
 
+from tunnel.errors import TunnelError
 from tunnel.proxy.dialer import Dialer
 
 IDLE_SECONDS: Final = 180.0
@@ -102,7 +103,7 @@ class UdpForward(asyncio.DatagramProtocol):
     async def _open(self, flow: _Flow) -> None:
         try:
             await self._network.create_datagram_endpoint(lambda: flow, None, self._to)
-        except OSError:
+        except (OSError, TunnelError):
             self._flows.pop(flow.sender, None)  # the next datagram tries again
             return
         waiting, flow.waiting = flow.waiting, []
