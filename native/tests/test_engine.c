@@ -20,7 +20,7 @@
 #include "packet.h"
 #include "segment.h"
 
-#define MAX 8
+#define MAX 4
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
         if (!(condition)) {                                                                        \
@@ -29,7 +29,9 @@
         }                                                                                          \
     } while (0)
 
-enum { HEADERS = 40, SEGMENT = 1300, SUPER = 6 };
+/* Windows are small enough that what is on its way fits the default socket buffers: nothing may be
+ * lost. */
+enum { HEADERS = 40, SEGMENT = 1300, WINDOW = 10 * SEGMENT, SUPER = 6 };
 
 typedef struct {
     const char *name;
@@ -60,12 +62,6 @@ typedef struct {
     side *from, *to;
     uint32_t index, total;
 } job;
-
-/* Bytes of one flow on their way. Small enough that all flows fit the default buffer of one socket,
- * which they share where side A listens: nothing may be lost. */
-static uint32_t window(const variant *v) {
-    return (v->workers > 4 ? 2 : 10) * SEGMENT;
-}
 
 static uint8_t expected(uint32_t index, uint32_t offset) {
     return (uint8_t)(offset * 7 + (offset >> 8) + index);
@@ -110,7 +106,7 @@ static void *feed(void *argument) {
     uint8_t *packet = malloc(HEADERS + SUPER * SEGMENT);
     for (uint32_t offset = 0; offset < j->total;) {
         pthread_mutex_lock(&f->lock);
-        while (offset - f->received > window(j->v))
+        while (offset - f->received > WINDOW)
             pthread_cond_wait(&f->moved, &f->lock);
         pthread_mutex_unlock(&f->lock);
         uint32_t payload = vnet && offset % 3 ? SUPER * SEGMENT - offset % 500 : SEGMENT;
@@ -290,7 +286,7 @@ static void wait_progress(side *s, const variant *v, uint32_t total) {
         flow *f = &s->flows[i];
         pthread_mutex_lock(&f->lock);
         uint32_t before = f->received;
-        while (f->received < total && f->received - before <= window(v) + SUPER * SEGMENT)
+        while (f->received < total && f->received - before <= WINDOW + SUPER * SEGMENT)
             pthread_cond_wait(&f->moved, &f->lock);
         pthread_mutex_unlock(&f->lock);
     }
@@ -354,10 +350,8 @@ int main(int argc, char **argv) {
         {"offloads", 1, 0, TC_LINK_VNET_HDR | TC_LINK_USO},
         {"offloads", 2, 0, TC_LINK_VNET_HDR | TC_LINK_USO},
         {"offloads", 4, 0, TC_LINK_VNET_HDR},
-        {"offloads", 8, 0, TC_LINK_VNET_HDR | TC_LINK_USO},
         {"no offloads", 1, plain, 0},
         {"no offloads", 2, plain, TC_LINK_VNET_HDR},
-        {"no offloads", 8, plain, 0},
     };
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
         run(&variants[i], total);
