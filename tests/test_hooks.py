@@ -126,7 +126,7 @@ def test_cancelling_ends_the_hook_and_what_it_started(run: Runner, tmp_path: Pat
     handles: list[int] = []
     run(scenario())
     for handle in handles:  # readable once its process has ended
-        assert select.select([handle], [], [], 10)[0]
+        assert select.select([handle], [], [], 60)[0]
         os.close(handle)
 
 
