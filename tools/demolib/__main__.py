@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tools/demo",
         description="Show a WireGuard tunnel that stays on cellular while Wi-Fi is up and "
-        "preferred, moves without a loss when asked to, and lets nothing out beside it, in network namespaces that are made for it and removed afterwards.",
+        "preferred, moves without a loss when asked to, and lets nothing out beside it, in network "
+        "namespaces that are made for it and removed afterwards.",
     )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
