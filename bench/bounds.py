@@ -6,6 +6,7 @@ missing could be the best.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.implementations import COMPARED
@@ -13,16 +14,19 @@ from bench.report import BEST, Result
 
 SUBJECT = "tunneld"
 _GO = "wireguard-go"
-_ABSOLUTE = ""
+ABSOLUTE = ""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """`key` of ours, against another's median (or as it is): at least, or at most, `bound`."""
+    """`key` of ours, against another's median (or as it is): at least, or at most, `bound`.
+
+    Without a bound there is only the aim.
+    """
 
     key: str
     against: str
-    bound: float
+    bound: float | None
     aim: float
     at_most: bool = False
 
@@ -47,15 +51,17 @@ BOUNDS = (
     Bound("small", BEST, 2, 3),
     Bound("idle_average", BEST, 1.0, 0.7, at_most=True),
     Bound("loaded_p99", BEST, 0.7, 0.2, at_most=True),
-    Bound("memory_peak", _ABSOLUTE, 60, 50, at_most=True),
+    Bound("memory_peak", ABSOLUTE, 60, 50, at_most=True),
 )
 
 
-def reached(result: Result) -> list[list[str]]:
+def reached(
+    result: Result, bounds: Sequence[Bound] = BOUNDS, subject: str = SUBJECT
+) -> list[list[str]]:
     """Return the rows of the table: what, figure, bound, aim, verdict; the first is the heading."""
     rows = [["what", "reached", "bound", "aim", ""]]
-    for bound in BOUNDS:
-        value = _value(result, bound)
+    for bound in bounds:
+        value = _value(result, bound, subject)
         if value is None:
             continue
         missing = _missing(result, bound)
@@ -64,16 +70,19 @@ def reached(result: Result) -> list[list[str]]:
             verdict = f"does not count: {', '.join(missing)} did not run"
         elif bound.holds(value, bound.aim):
             verdict = "aim reached"
+        elif bound.bound is None:
+            verdict = "below the aim" if not bound.at_most else "above the aim"
         else:
             verdict = "reached" if bound.holds(value, bound.bound) else "NOT REACHED"
-        shown = f"{value:.0f} MiB" if bound.against is _ABSOLUTE else f"{value:.2f}"
-        rows.append([bound.title, shown, f"{sign} {bound.bound:g}", f"{bound.aim:g}", verdict])
+        shown = f"{value:.0f} MiB" if bound.against is ABSOLUTE else f"{value:.2f}"
+        limit = "-" if bound.bound is None else f"{sign} {bound.bound:g}"
+        rows.append([bound.title, shown, limit, f"{bound.aim:g}", verdict])
     return rows
 
 
-def _value(result: Result, bound: Bound) -> float | None:
-    own = result.median(SUBJECT, bound.key)
-    if bound.against is _ABSOLUTE or own is None:
+def _value(result: Result, bound: Bound, subject: str) -> float | None:
+    own = result.median(subject, bound.key)
+    if bound.against is ABSOLUTE or own is None:
         return own
     other = result.median(bound.against, bound.key)
     return own / other if other else None

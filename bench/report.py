@@ -8,11 +8,10 @@ from statistics import median
 from typing import Any
 
 from bench.implementations import COMPARED
-from bench.measures import FIGURES
+from bench.measures import FIGURES, Figure
 
 NO_TUNNEL = "no tunnel"
 BEST = "the best of the set"
-_LESS_IS_BETTER = {figure.key: figure.less_is_better for figure in FIGURES}
 
 
 @dataclass
@@ -29,6 +28,7 @@ class Result:
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     steal: float = 0.0
+    figures: tuple[Figure, ...] = FIGURES
 
     def add(self, name: str, figures: dict[str, float]) -> None:
         """Take the figures of one turn."""
@@ -47,7 +47,8 @@ class Result:
         """Return the best median of the set in one figure, None where none was measured."""
         medians = [self.median(name, key) for name in COMPARED]
         found = [value for value in medians if value is not None]
-        return (min if _LESS_IS_BETTER[key] else max)(found, default=None)
+        less = any(figure.less_is_better for figure in self.figures if figure.key == key)
+        return (min if less else max)(found, default=None)
 
     def ratio(self, name: str, key: str) -> float | None:
         """Return the median divided by the base's median."""
@@ -65,7 +66,7 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Return everything, ready for json.dump."""
         names = list(self.values)
-        keys = [figure.key for figure in FIGURES]
+        keys = [figure.key for figure in self.figures]
         return {
             "schema": 1,
             "machine": self.machine,
@@ -106,7 +107,7 @@ class Result:
 
     def _median_rows(self, names: list[str]) -> list[list[str]]:
         rows = [["", *names]]
-        for figure in FIGURES:
+        for figure in self.figures:
             cells = [figure.title]
             for name in names:
                 value, spread = self.median(name, figure.key), self.spread(name, figure.key)
@@ -118,7 +119,7 @@ class Result:
 
     def _ratios(self, names: list[str]) -> Iterable[str]:
         rows = [["", *names]]
-        for figure in FIGURES:
+        for figure in self.figures:
             ratios = [self.ratio(name, figure.key) for name in names]
             if any(ratio is not None for ratio in ratios):
                 title = figure.title + (" *" if figure.less_is_better else "")
@@ -126,7 +127,7 @@ class Result:
         return align(rows)
 
     def _noise(self) -> str:
-        spreads = {f.key: self.spread(NO_TUNNEL, f.key) for f in FIGURES}
+        spreads = {f.key: self.spread(NO_TUNNEL, f.key) for f in self.figures}
         shown = [f"{key} {value:.0%}" for key, value in spreads.items() if value is not None]
         return (
             f"spread without a tunnel: {', '.join(shown) or 'not measured'};"

@@ -64,7 +64,8 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _processor_times() -> list[int]:
+def processor_times() -> list[int]:
+    """Return what /proc/stat says that all processors together spent, by kind, in ticks."""
     return [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
 
 
@@ -72,14 +73,15 @@ def _wait_for_quiet(patience: float) -> None:
     """Wait until the processors were idle for a second, or `patience` is at its end."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        before = _processor_times()
+        before = processor_times()
         time.sleep(1)
-        spent = [after - start for start, after in zip(before, _processor_times(), strict=True)]
+        spent = [after - start for start, after in zip(before, processor_times(), strict=True)]
         if spent[3] + spent[4] > IDLE * sum(spent):
             return
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """Return what the figures depend on, for the head of a report."""
     info = Path("/proc/cpuinfo").read_text()
     model = next((x.split(":")[1].strip() for x in info.splitlines() if "model name" in x), "?")
     return {
@@ -98,9 +100,9 @@ def side_by_side(options: argparse.Namespace) -> Result:
     """Run all rounds and return what was found; a turn that fails is kept as a failure."""
     subjects: list[Implementation | None] = [None, *options.implementations]
     versions = {one.name: one.describe() for one in options.implementations}
-    result = Result(options.base, _machine(), versions)
+    result = Result(options.base, machine(), versions)
     starts: dict[str, float] = {}  # where the search for the small-packet rate begins
-    times = _processor_times()
+    times = processor_times()
     with wired() as wire:
         for number in range(options.rounds):
             turn = number % len(subjects)
@@ -128,7 +130,7 @@ def side_by_side(options: argparse.Namespace) -> Result:
                     file=sys.stderr,
                     flush=True,
                 )
-    spent = [after - before for before, after in zip(times, _processor_times(), strict=True)]
+    spent = [after - before for before, after in zip(times, processor_times(), strict=True)]
     result.steal = spent[7] / max(1, sum(spent))
     # The table's order is the order of the options, not of the first round.
     order = [NO_TUNNEL, *versions]
