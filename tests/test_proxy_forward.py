@@ -14,7 +14,7 @@ from tests.loops import Runner
 from tests.proxy_world import HOST, LOG, Network, echo, exchange, free_port, port_of
 from tunnel.daemon.options import parse
 from tunnel.errors import ConfigError, UsageError
-from tunnel.proxy.address import expose, forward, place
+from tunnel.places import expose, forward, place
 from tunnel.proxy.clients import Clients, forwarder
 from tunnel.proxy.credentials import read_credentials
 from tunnel.proxy.udpforward import UdpForward
@@ -162,12 +162,9 @@ def test_places_that_cannot_be_read(text: str) -> None:
     [
         (["--socks5", "127.0.0.1:1080"], "--socks5 needs --config"),
         (["--userspace"], "--userspace needs --config"),
-        (["--config", "x.conf", "--socks5", "0.0.0.0:1080"], "give --proxy-credentials FILE"),
-        (["--config", "x.conf", "--http-proxy", "[fd00::1]:80"], "--proxy-credentials FILE"),
         (["--config", "x.conf", "--socks5", "1080"], "'1080' is not ADDR:PORT"),
         (["--config", "x.conf", "--forward", "tcp:1"], "is not PROTO:LISTEN=DEST"),
         (["--config", "x.conf", "--expose", "tcp:1.2.3.4:1=2"], "only a port can be exposed"),
-        (["--config", "x.conf", "--proxy-credentials", "f"], "is for --socks5 and --http-proxy"),
         (["--config", "x.conf", "--userspace", "--include-all-networks"], "about a firewall"),
         (["--config", "x.conf", "--userspace", "--lockdown-on-exit"], "about a firewall"),
     ],

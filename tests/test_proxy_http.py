@@ -106,7 +106,7 @@ def test_an_endless_head_is_refused(run: Runner) -> None:
 )
 def test_credentials(run: Runner, said: bytes | None, status: bytes) -> None:
     async def work() -> None:
-        async with echo() as port, proxy(Credentials([(b"ann", b"secret")])) as made:
+        async with echo() as port, proxy(Credentials(((b"ann", b"secret"),))) as made:
             head = f"CONNECT echo.test:{port} HTTP/1.1"
             if said is not None:
                 head += f"\r\nProxy-Authorization: Basic {base64.b64encode(said).decode()}"

@@ -138,7 +138,7 @@ def test_what_is_not_understood_ends_the_connection(
 )
 def test_credentials(run: Runner, name: bytes, password: bytes, status: int) -> None:
     async def work() -> None:
-        async with proxy(Credentials([(b"ann", b"secret"), (b"eve", b"other")])) as made:
+        async with proxy(Credentials(((b"ann", b"secret"), (b"eve", b"other")))) as made:
             word = bytes([1, len(name)]) + name + bytes([len(password)]) + password
             _, (method, answer) = await say(made, b"\x05\x02\x00\x02", word)
             assert method == b"\x05\x02"

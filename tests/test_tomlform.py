@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tunnel import tomlform, wgquick
-from tunnel.config import BindingConfig, Config, InterfaceOverride
+from tunnel.config import BindingConfig, Config, InterfaceOverride, ProxyConfig
 from tunnel.errors import ConfigError
+from tunnel.places import Forward, Place
 from tunnel.policy.interface import InterfaceType
 from tunnel.secret import Secret
 from tunnel.settings import RoutingPolicy
@@ -141,6 +142,33 @@ def test_routing() -> None:
         excluded_routes=(ip_network("10.1.0.0/16"), ip_network("192.0.2.7/32")),
     )
     assert parse("").routing == RoutingPolicy()
+
+
+def test_proxy() -> None:
+    config = parse(
+        """
+        [proxy]
+        socks5 = "127.0.0.1:1080"
+        http = "[::1]:8118"
+        credentials = "users"
+        forward = ["tcp:8080=10.0.0.1:80", "udp:0.0.0.0:53=ns.lan:53"]
+        expose = "tcp:80=8080, udp:53=10.1.0.1:53"
+        """
+    )
+    assert config.proxy == ProxyConfig(
+        socks5=Place("127.0.0.1", 1080),
+        http=Place("::1", 8118),
+        credentials=FILE.parent / "users",
+        forward=(
+            Forward("tcp", Place("127.0.0.1", 8080), Place("10.0.0.1", 80)),
+            Forward("udp", Place("0.0.0.0", 53), Place("ns.lan", 53)),
+        ),
+        expose=(
+            Forward("tcp", Place("", 80), Place("127.0.0.1", 8080)),
+            Forward("udp", Place("", 53), Place("10.1.0.1", 53)),
+        ),
+    )
+    assert parse("").proxy == ProxyConfig()
 
 
 def test_binding_has_seconds_a_policy_and_may_prohibit_nothing() -> None:
@@ -316,6 +344,13 @@ ERRORS = [
         "2: expensive: '1' cannot be taken; write true or false",
     ),
     ('[interfaces."a b"]', "1: 'a b': 'a b' is not an interface name; write 1 to 15 "),
+    ("[proxy]\nsocks = 1", "2: 'socks' is not a known key; write socks5"),
+    ("[proxy]\nproxy = 1", "2: this is not a known key; use one of socks5, http, credentials, fo"),
+    ("[proxy]\nsocks5 = '1080'", "2: socks5: '1080' is not ADDR:PORT; write it as in 127.0.0.1:"),
+    ("[proxy]\nhttp = '[::1]:0'", "2: http: '[::1]:0': the port is not a number from 1 to 65535"),
+    ("[proxy]\ncredentials = 3", "2: credentials: is not the name of a file; write its path in"),
+    ("[proxy]\nforward = ['tcp:1']", "2: forward: 'tcp:1' is not PROTO:LISTEN=DEST; write it as"),
+    ("[proxy]\nexpose = [80]", "2: expose: '80' is not PROTO:LISTEN=DEST; write it as in tcp:"),
     ("[interfaces]\nwlan0 = 1", "2: wlan0: is not a table; write [interfaces.wlan0] "),
 ]
 

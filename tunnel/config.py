@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunnel.errors import ConfigError, Where
 from tunnel.secret import Secret
@@ -20,6 +21,9 @@ from tunnel.settings import (
     Table,
     TunnelSettings,
 )
+
+if TYPE_CHECKING:
+    from tunnel.places import Forward, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,21 @@ class InterfaceOverride:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """[proxy] of the TOML form, and the options of tunneld that say the same.
+
+    `socks5` and `http` are where the proxies listen, `credentials` the file of who may use them,
+    None for everybody. `forward` listens on this machine, `expose` inside the tunnel.
+    """
+
+    socks5: Place | None = None
+    http: Place | None = None
+    credentials: Path | None = None
+    forward: tuple[Forward, ...] = ()
+    expose: tuple[Forward, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One tunnel's configuration. `warnings` are lines to show: things read but not acted on."""
 
@@ -101,6 +120,7 @@ class Config:
     binding: BindingConfig = field(default_factory=BindingConfig)
     routing: RoutingPolicy = field(default_factory=RoutingPolicy)
     interfaces: dict[str, InterfaceOverride] = field(default_factory=dict)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
     warnings: tuple[str, ...] = ()
 
 

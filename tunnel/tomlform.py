@@ -9,6 +9,8 @@
                             confirm, lockdown_on_exit
     [dns]                   servers, search, match_domains, method
     [interfaces.NAME]       type, expensive, constrained, ultra_constrained, dns
+    [proxy]                 socks5, http: ADDR:PORT; credentials: a file; forward, expose: lists of
+                            what --forward and --expose take
 
 Seconds and bytes are numbers. A value may be written as wg-quick writes it, or as TOML would have
 it (numbers, booleans, lists): both become the text that wg-quick's reader parses, so the two
@@ -23,8 +25,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tunnel import keyfile, sections, values
-from tunnel.config import BindingConfig, Config, InterfaceOverride
+from tunnel import keyfile, places, sections, values
+from tunnel.config import BindingConfig, Config, InterfaceOverride, ProxyConfig
 from tunnel.errors import ConfigError, Where
 from tunnel.secret import redact
 from tunnel.sections import Field, Items, Section
@@ -34,7 +36,7 @@ from tunnel.values import BadValue, quoted
 
 INTERFACE_TYPES: Final = ("cellular", "wifi", "wired", "bluetooth", "loopback", "tunnel", "other")
 
-_TOP: Final = ("interface", "peer", "binding", "routing", "dns", "interfaces")
+_TOP: Final = ("interface", "peer", "binding", "routing", "dns", "interfaces", "proxy")
 # The rule is "wg-quick's keys in snake_case"; what that makes awkward has its plain name as well.
 _SPELLINGS: Final = {"address": "addresses", "fw_mark": "fwmark"}
 _INTERFACE: Final = {item.name: item for item in sections.INTERFACE if item.name != "save_config"}
@@ -50,6 +52,9 @@ _BINDING_SECONDS: Final = ("hold_down", "dwell", "grace")
 _BINDING: Final = (*_BINDING_LISTS, "policy", *_BINDING_SECONDS)
 _DAY: Final = 86_400
 _DNS: Final = ("servers", "search", "match_domains", "method")
+_PROXY_PLACES: Final = ("socks5", "http")
+_PROXY_FORWARDS: Final = {"forward": places.forward, "expose": places.expose}
+_PROXY: Final = (*_PROXY_PLACES, "credentials", *_PROXY_FORWARDS)
 _OVERRIDE: Final = ("type", "expensive", "constrained", "ultra_constrained", "dns")
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_+.-]{1,31}")
@@ -104,6 +109,7 @@ class _Reader:
             binding=self._binding(),
             routing=routing,
             interfaces={name: self._override(name) for name in self._table("interfaces")},
+            proxy=self._proxy(),
             warnings=(*self._warnings, *warnings),
         )
 
@@ -250,6 +256,25 @@ class _Reader:
                 raise self._error((*path, key), f"{quoted(str(value))} cannot be taken", mend)
         return InterfaceOverride(**given)
 
+    def _proxy(self) -> ProxyConfig:
+        table = self._table("proxy")
+        self._check_known(("proxy",), table, _PROXY)
+        given: dict[str, Any] = {}
+        for name, value in table.items():
+            path = ("proxy", name)
+            if name == "credentials":
+                given[name] = self._file(path, value)
+                continue
+            try:
+                if name in _PROXY_PLACES:
+                    (given[name],) = map(places.place, self._texts(path, value, Items.ONE))
+                else:
+                    read = _PROXY_FORWARDS[name]
+                    given[name] = tuple(map(read, self._texts(path, value, Items.COMMAS)))
+            except BadValue as error:
+                raise self._error(path, error.problem, error.mend) from None
+        return ProxyConfig(**given)
+
     def _check_addresses(self, path: KeyPath, texts: Sequence[str]) -> None:
         for text in texts:
             try:
@@ -279,10 +304,13 @@ class _Reader:
             item = fields[name]
             section.put(item, self._texts(here, value, item), self._where(*here), key)
 
-    def _read_key(self, section: Section, name: str, path: KeyPath, value: Any) -> None:
+    def _file(self, path: KeyPath, value: Any) -> Path:
         if not isinstance(value, str) or not value or "\0" in value:
             raise self._error(path, "is not the name of a file", "write its path in quotes")
-        file = self._source.parent / value
+        return self._source.parent / value
+
+    def _read_key(self, section: Section, name: str, path: KeyPath, value: Any) -> None:
+        file = self._file(path, value)
         try:
             section.values[name], open_to_all = keyfile.read_key_file(file)
         except BadValue as error:

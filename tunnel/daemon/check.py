@@ -8,7 +8,7 @@ from dataclasses import replace
 from tunnel import values
 from tunnel.config import Config, tunnel_settings
 from tunnel.daemon.plan import Plan
-from tunnel.daemon.proxies import proxy_lines
+from tunnel.daemon.proxyplan import proxy_lines
 from tunnel.daemon.words import check_lines
 from tunnel.errors import TunnelError
 from tunnel.policy.connection import Connection
@@ -42,11 +42,11 @@ def check(planned: Plan) -> list[str]:
     wanted = desired(settings, tunnel, path, dump, slot=0, policy=config.routing)
     if planned.options.userspace:
         return [f"userspace: no interface, route, rule or firewall; {path.reason}",
-                *proxy_lines(planned.options)]  # fmt: skip
+                *proxy_lines(config.proxy)]  # fmt: skip
     return [
         *check_lines(name, config, policy, interfaces, path, wanted, dump),
         *_firewall(name, config, path, wanted, interfaces),
-        *proxy_lines(planned.options),
+        *proxy_lines(config.proxy),
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from tunnel.config import Config, InterfaceConfig, load_config
+from tunnel.config import Config, InterfaceConfig, ProxyConfig, load_config
 from tunnel.errors import ConfigError, Where
 from tunnel.settings import RoutingPolicy
 
@@ -26,8 +26,8 @@ def config_beside(name: str, directory: Path = DIRECTORY) -> Config:
     if not path.exists():
         return Config()
     config = load_config(path)
-    rest = (config.interface, config.routing, config.peers)
-    if rest != (InterfaceConfig(), RoutingPolicy(), ()):
+    rest = (config.interface, config.routing, config.proxy, config.peers)
+    if rest != (InterfaceConfig(), RoutingPolicy(), ProxyConfig(), ()):
         raise ConfigError(
             "has more than [binding] and [interfaces], which is all that `tunneld IFNAME` takes",
             where=Where(path),

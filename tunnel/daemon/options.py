@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from tunnel.daemon.proxies import check_proxies
+from tunnel.daemon.proxyplan import check_options
 from tunnel.errors import UsageError
-from tunnel.proxy.address import Forward, Place, expose, forward, place
+from tunnel.places import Forward, Place, expose, forward, place
 from tunnel.settings import Inbound
 from tunnel.values import BadValue, inbound, interface_name, number
 
@@ -158,7 +158,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
         forward=tuple(_read("--forward", forward, word) for word in values["forward"]),
         expose=tuple(_read("--expose", expose, word) for word in values["expose"]),
     )
-    check_proxies(options)
+    check_options(options)
     return options
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.daemon.options import Options
+from tunnel.daemon.proxyplan import proxy_config
 from tunnel.errors import ConfigError, TunnelError, UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def read_config(options: Options, *, need_key: bool) -> Config:
     for name, kind in options.classify:
         interfaces[name] = replace(interfaces.get(name, InterfaceOverride()), type=kind)
     routing = _routing(config, options)
-    return replace(config, binding=binding, interfaces=interfaces, routing=routing)
+    made = replace(config, binding=binding, interfaces=interfaces, routing=routing)
+    return replace(made, proxy=proxy_config(made, options))
 
 
 def _with_credential(config: Config) -> Config:

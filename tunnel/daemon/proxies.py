@@ -1,131 +1,111 @@
-"""What the command line opens into a tunnel: proxies and forwards, and services shown inside it."""
+"""The listeners of one tunneld: proxies and forwards, and services shown inside the tunnel.
+
+What is wanted is a set of values, what is open a table with these as its keys; following another
+configuration closes what is not wanted any more and opens what is not there yet.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from tunnel.errors import TunnelError, UsageError
-from tunnel.proxy.address import Forward, Place
+from tunnel.daemon.proxyplan import credentials
+from tunnel.errors import TunnelError
+from tunnel.places import Forward, Place
 
 if TYPE_CHECKING:
-    from tunnel.daemon.options import Options
+    from tunnel.config import ProxyConfig
     from tunnel.proxy.credentials import Credentials
     from tunnel.proxy.dialer import Dialer
 
 
-class _Closing(Protocol):
-    async def aclose(self) -> None: ...
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One listener: a proxy for those admitted, or a forward."""
+
+    kind: str  # SOCKS5, HTTP proxy, forward or expose
+    at: Place
+    admitted: Credentials | None = None
+    forward: Forward | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.forward is None else f"{self.kind} {self.forward}"
 
 
 class Proxies:
-    """The listeners of one tunneld. Start them when the tunnel is up; close them before it ends."""
+    """Opens the ways into a tunnel when it is up; close them before it ends."""
 
-    def __init__(self, options: Options, log: logging.Logger) -> None:
-        self._options = options
+    def __init__(self, proxy: ProxyConfig, log: logging.Logger) -> None:
         self._log = log
-        self._admitted = credentials(options)
-        self._open: list[_Closing] = []
+        self._wanted = _ways(proxy)
+        self._open: dict[_Way, Any] = {}
+
+    @property
+    def none_wanted(self) -> bool:
+        """Whether nothing is to be opened."""
+        return not self._wanted
 
     async def start(self, tunnel: Dialer) -> None:
         """Open all. Raises TunnelError, which names the one that cannot be."""
         from tunnel.proxy.dialer import Machine
 
-        options, machine, admitted = self._options, Machine(), self._admitted
-        if options.socks5 is not None:
-            from tunnel.proxy.socks5 import Socks5
+        machine = Machine()
+        for way in self._wanted:
+            if way not in self._open:
+                inside = way.kind == "expose"
+                near, far = (tunnel, machine) if inside else (machine, tunnel)
+                await self._listen(way, _listener(way, far, self._log), near)
 
-            clients = Socks5(tunnel, self._log, admitted).clients
-            await self._listen("SOCKS5", clients, machine, options.socks5)
-        if options.http_proxy is not None:
-            from tunnel.proxy.http import HttpProxy
+    async def follow(self, proxy: ProxyConfig, tunnel: Dialer) -> None:
+        """Go over to another configuration. Raises ConfigError, and TunnelError as `start`."""
+        self._wanted = _ways(proxy)
+        for way in [way for way in self._open if way not in self._wanted]:
+            await self._open.pop(way).aclose()
+            self._log.info("%s: closed", way)
+        await self.start(tunnel)
 
-            clients = HttpProxy(tunnel, self._log, admitted).clients
-            await self._listen("HTTP proxy", clients, machine, options.http_proxy)
-        for forward in options.forward:
-            await self._carry(f"forward {forward}", forward, machine, tunnel)
-        for forward in options.expose:
-            await self._carry(f"expose {forward}", forward, tunnel, machine)
-
-    async def _carry(self, what: str, forward: Forward, near: Dialer, far: Dialer) -> None:
-        host, port = forward.to.host, forward.to.port
-        if forward.protocol == "udp":
-            from tunnel.proxy.udpforward import UdpForward
-
-            await self._listen(what, UdpForward(far, host, port), near, forward.listen)
-        else:
-            from tunnel.proxy.clients import Clients, forwarder
-
-            clients = Clients(forwarder(far, host, port), self._log)
-            await self._listen(what, clients, near, forward.listen)
-
-    async def _listen(self, what: str, listener: Any, network: Dialer, at: Place) -> None:
+    async def _listen(self, way: _Way, listener: Any, network: Dialer) -> None:
         listen: Callable[[Dialer, str | None, int], Awaitable[None]] = listener.listen
         try:
-            await listen(network, at.host or None, at.port)
+            await listen(network, way.at.host or None, way.at.port)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise TunnelError(f"{what}: cannot listen on {at}: {reason}") from error
-        self._open.append(listener)
-        self._log.info("%s: listening on %s", what, at)
+            raise TunnelError(f"{way}: cannot listen on {way.at}: {reason}") from error
+        self._open[way] = listener
+        self._log.info("%s: listening on %s", way, way.at)
 
     async def aclose(self) -> None:
         """Close all."""
         while self._open:
-            await self._open.pop().aclose()
+            await self._open.popitem()[1].aclose()
 
 
-def credentials(options: Options) -> Credentials | None:
-    """Return who may use the proxies; None for everybody. Raises ConfigError."""
-    if options.proxy_credentials is None:
-        return None
-    from tunnel.proxy.credentials import read_credentials
-
-    return read_credentials(options.proxy_credentials)
-
-
-def check_proxies(options: Options) -> None:
-    """Refuse what would open the tunnel to strangers, or cannot be. Raises UsageError."""
-    listening = {"--socks5": options.socks5, "--http-proxy": options.http_proxy}
-    wanted = [name for name, at in listening.items() if at is not None]
-    wanted += ["--forward"] if options.forward else []
-    wanted += ["--expose"] if options.expose else []
-    if options.userspace:
-        wanted.append("--userspace")
-        firewall = {
-            "--include-all-networks": options.include_all_networks,
-            "--exclude-local-networks": options.exclude_local_networks,
-            "--allow-inbound": options.allow_inbound,
-            "--confirm": options.confirm,
-            "--lockdown-on-exit": options.lockdown_on_exit,
-        }
-        for name, value in firewall.items():
-            if value:
-                raise UsageError(
-                    f"{name} is about a firewall, which --userspace does not make; leave it out"
-                )
-    if wanted and options.config is None:
-        raise UsageError(f"{wanted[0]} needs --config; the file has the tunnel's addresses")
-    for name, at in listening.items():
-        if at is not None and not at.is_loopback and options.proxy_credentials is None:
-            raise UsageError(
-                f"{name} {at} is open to the network; give --proxy-credentials FILE, or listen "
-                f"on 127.0.0.1:{at.port}"
-            )
-    if options.proxy_credentials is not None and not any(listening.values()):
-        raise UsageError("--proxy-credentials is for --socks5 and --http-proxy; give one of them")
+def _ways(proxy: ProxyConfig) -> dict[_Way, None]:
+    admitted = credentials(proxy)
+    proxies = (("SOCKS5", proxy.socks5), ("HTTP proxy", proxy.http))
+    ways = [_Way(kind, at, admitted) for kind, at in proxies if at is not None]
+    ways += [_Way("forward", one.listen, forward=one) for one in proxy.forward]
+    ways += [_Way("expose", one.listen, forward=one) for one in proxy.expose]
+    return dict.fromkeys(ways)
 
 
-def proxy_lines(options: Options) -> list[str]:
-    """Say what would listen, for --check. Raises ConfigError for a file that cannot be used."""
-    lines = []
-    credentials(options)
-    for what, at in (("SOCKS5", options.socks5), ("HTTP proxy", options.http_proxy)):
-        if at is not None:
-            admits = "credentials" if options.proxy_credentials is not None else "everybody there"
-            lines.append(f"{what}: on {at}, for {admits}")
-    lines += [f"forward: {forward}, through the tunnel" for forward in options.forward]
-    lines += [f"expose: {one.protocol} port {one.listen.port} of the tunnel's addresses to {one.to}"
-              for one in options.expose]  # fmt: skip
-    return lines
+def _listener(way: _Way, far: Dialer, log: logging.Logger) -> Any:
+    """Return what listens; modules are loaded for what is used."""
+    if way.forward is None and way.kind == "SOCKS5":
+        from tunnel.proxy.socks5 import Socks5
+
+        return Socks5(far, log, way.admitted).clients
+    if way.forward is None:
+        from tunnel.proxy.http import HttpProxy
+
+        return HttpProxy(far, log, way.admitted).clients
+    host, port = way.forward.to.host, way.forward.to.port
+    if way.forward.protocol == "udp":
+        from tunnel.proxy.udpforward import UdpForward
+
+        return UdpForward(far, host, port)
+    from tunnel.proxy.clients import Clients, forwarder
+
+    return Clients(forwarder(far, host, port), log)

@@ -154,7 +154,7 @@ class _Service:
             machine=machine_for(plan),
             log=self.log,
         )
-        self.proxies = Proxies(plan.options, self.log)
+        self.proxies = Proxies(plan.config.proxy, self.log)
 
     async def live(self) -> int:
         from tunnel.daemon.control import ControlServer
@@ -190,6 +190,8 @@ class _Service:
         return 0
 
     async def _open_proxies(self) -> None:
+        if self.plan.options.userspace and self.proxies.none_wanted:
+            self.log.warning("nothing leads into the tunnel; --socks5, for one, would")
         try:
             await self.proxies.start(self.session)
         except TunnelError:
@@ -262,7 +264,13 @@ class _Service:
         if options.config is None:
             raise UsageError("there is no --config to read again; use `wg set` or `wg syncconf`")
         fresh = read_config(options, need_key=self.plan.provider.uses_private_key)
-        await self.session.reload(fresh, make_policy(fresh, options))
+        old = self.session.config.proxy
+        try:
+            await self.proxies.follow(fresh.proxy, self.session)
+            await self.session.reload(fresh, make_policy(fresh, options))
+        except BaseException:
+            await self.proxies.follow(old, self.session)
+            raise
         self._warn(fresh)
         self.log.info("reloaded %s", options.config)
         return self.session.report()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,19 +18,19 @@ _LONGEST: Final = 255  # bytes of a name or password, RFC 1929 section 2
 _FILE_MAX: Final = 1 << 20
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
     """Pairs of name and password."""
 
-    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        self._pairs = pairs
+    pairs: tuple[tuple[bytes, bytes], ...]
 
     def __repr__(self) -> str:
-        return f"<{len(self._pairs)} credentials>"
+        return f"<{len(self.pairs)} credentials>"
 
     def admit(self, name: bytes, password: bytes) -> bool:
         """Say whether this pair is among them."""
         found = False
-        for own_name, own_password in self._pairs:
+        for own_name, own_password in self.pairs:
             same = hmac.compare_digest(own_name, name)
             found |= same & hmac.compare_digest(own_password, password)
         return found
@@ -63,4 +64,4 @@ def read_credentials(path: Path) -> Credentials:
         pairs.append((name, password))
     if not pairs:
         raise ConfigError("no credentials are in it", where=where, key=None, mend="add a pair")
-    return Credentials(pairs)
+    return Credentials(tuple(pairs))

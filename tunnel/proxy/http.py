@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from tunnel.proxy.address import Place, place
+from tunnel.places import Place, place
 from tunnel.proxy.clients import Clients, connect
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.dialer import Dialer

@@ -1,4 +1,7 @@
-"""ADDR:PORT as users write it, for what listens and for what is dialled."""
+"""ADDR:PORT as users write it, for what listens and for what is dialled.
+
+The command line and the TOML form share these readers, which raise BadValue.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from tunnel.values import BadValue
+from tunnel.values import BadValue, quoted
 
 LOOPBACK: Final = "127.0.0.1"
 PROTOCOLS: Final = ("tcp", "udp")
@@ -51,11 +54,11 @@ def place(text: str, *, host: str | None = None) -> Place:
     elif before.startswith("[") and before.endswith("]"):
         before = before[1:-1]
     elif ":" in before:
-        raise BadValue(f"{text!r} is not ADDR:PORT", "write an IPv6 address in brackets")
-    if (not before and host != "") or any(character.isspace() for character in before):
-        raise BadValue(f"{text!r} is not ADDR:PORT", "write it as in 127.0.0.1:1080")
+        raise BadValue(f"{quoted(text)} is not ADDR:PORT", "write an IPv6 address in brackets")
+    if (not before and host != "") or " " in before or not before.isprintable():
+        raise BadValue(f"{quoted(text)} is not ADDR:PORT", "write it as in 127.0.0.1:1080")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise BadValue(f"{text!r}: the port is not a number from 1 to 65535", "correct it")
+        raise BadValue(f"{quoted(text)}: the port is not a number from 1 to 65535", "correct it")
     return Place(before, int(port))
 
 
@@ -69,7 +72,7 @@ def expose(text: str) -> Forward:
     """Read PROTO:PORT=[HOST:]PORT, which listens inside the tunnel. Raises BadValue."""
     protocol, listen, to = _parts(text)
     if ":" in listen:
-        raise BadValue(f"{text!r}: only a port can be exposed", "write it as in tcp:80=8080")
+        raise BadValue(f"{quoted(text)}: only a port can be exposed", "write it as in tcp:80=8080")
     return Forward(protocol, place(listen, host=""), place(to, host=LOOPBACK))
 
 
@@ -78,5 +81,7 @@ def _parts(text: str) -> tuple[str, str, str]:
     listen, equals, to = rest.partition("=")
     if protocol not in PROTOCOLS or not (colon and equals and listen and to):
         example = "tcp:8080=10.0.0.1:80"
-        raise BadValue(f"{text!r} is not PROTO:LISTEN=DEST", f"write it as in {example}, or udp")
+        raise BadValue(
+            f"{quoted(text)} is not PROTO:LISTEN=DEST", f"write it as in {example}, or udp"
+        )
     return protocol, listen, to
