@@ -39,7 +39,8 @@ PURE = (
     "tunnel.describe", "tunnel.settings", "tunnel.errors", "providers.wireguard.messages",
     "providers.wireguard.noise", "providers.wireguard.handshake", "providers.wireguard.cookie",
     "providers.wireguard.timers", "providers.wireguard.peer", "providers.wireguard.device",
-    "providers.wireguard.change", "providers.wireguard.uapi",
+    "providers.wireguard.change", "providers.wireguard.uapi", "tunnel.places",
+    "tunnel.proxy.httphead",
 )  # fmt: skip
 #: Packages that are pure throughout, but for the shells in them.
 PURE_PACKAGES = ("tunnel.netstack.", "tunnel.policy.killswitch.")

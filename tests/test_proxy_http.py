@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.loops import Runner
+from tests.loops import Runner, until
 from tests.proxy_world import HOST, LOG, Network, echo, exchange, free_port, port_of
 from tunnel.proxy import clients
 from tunnel.proxy.credentials import Credentials
-from tunnel.proxy.http import BadHead, HttpProxy, read_head
+from tunnel.proxy.http import HttpProxy
+from tunnel.proxy.httphead import BadHead, Request, read_answer, read_request
 
 
 @contextlib.asynccontextmanager
@@ -42,16 +43,96 @@ def test_connect(run: Runner) -> None:
     run(work())
 
 
-def test_a_plain_request_goes_on_in_origin_form(run: Runner) -> None:
+class Origin:
+    """A server that answers every connection with the same, and keeps what it was sent."""
+
+    def __init__(self, answer: bytes, *, ends: bool = True) -> None:
+        self.answer = answer
+        self.ends = ends
+        self.received: list[bytes] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(self.answer)
+        if self.ends:
+            writer.write_eof()
+        with contextlib.suppress(ConnectionResetError):
+            head += await reader.read()
+        self.received.append(head)
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self._serve, HOST, 0)
+        yield port_of(server)
+        server.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CLOSED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        ("Content-Length: 4", b"body"),
+        ("Transfer-Encoding: chunked", b"4\r\nbody\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: Chunked", b"4;x=y\r\nbody\r\n00\r\nTrailer: z\r\n\r\n"),
+    ],
+)
+def test_one_request_goes_on_in_origin_form_and_nothing_behind_it(
+    run: Runner, framing: str, body: bytes
+) -> None:
     async def work() -> None:
-        async with echo() as port, proxy() as made:
+        origin = Origin(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
+        async with origin.running() as port, proxy() as made:
             head = (
-                f"POST http://echo.test:{port}/a?b=c HTTP/1.1\r\nHost: echo.test\r\n"
+                f"POST http://echo.test:{port}/a?b=c HTTP/1.1\r\nHost: other.test\r\n"
                 "Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\n"
-                "Content-Length: 4"
+                f"{framing}"
             )
-            sent = b"POST /a?b=c HTTP/1.1\r\nHost: echo.test\r\nContent-Length: 4\r\n"
-            assert await ask(made, head, b"body") == sent + b"Connection: close\r\n\r\nbody"
+            behind = b"GET http://other.test/ HTTP/1.1\r\nHost: other.test\r\n\r\n"
+            answer = await ask(made, head, body + behind)
+            assert answer == b"HTTP/1.1 100 Continue\r\n\r\n" + CLOSED
+            await until(lambda: bool(origin.received))
+            plain = body if body.startswith(b"b") else b"4\r\nbody\r\n0\r\n\r\n"
+            host = f"POST /a?b=c HTTP/1.1\r\nHost: echo.test:{port}\r\n{framing}\r\n"
+            assert origin.received == [host.encode() + b"Connection: close\r\n\r\n" + plain]
+
+    run(work())
+
+
+@pytest.mark.parametrize("body", [b"x\r\n", b"4\r\nbody..", b"4\nbody", b"-1\r\n", b"9" * 17])
+def test_chunks_that_are_none_are_refused(run: Runner, body: bytes) -> None:
+    async def work() -> None:
+        origin = Origin(b"", ends=False)
+        async with origin.running() as port, proxy() as made:
+            head = f"PUT http://echo.test:{port}/ HTTP/1.1\r\nTransfer-Encoding: chunked"
+            assert (await ask(made, head, body + b"\r\n")).split()[1] == b"400"
+            await until(lambda: bool(origin.received))
+            assert not origin.received[0].endswith(b"0\r\n\r\n")
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nfolded:\r\n x\r\n\r\n", b"HTTP/1.1 200\n\n"],
+)
+def test_a_server_that_does_not_answer_properly(run: Runner, answer: bytes) -> None:
+    async def work() -> None:
+        async with Origin(answer).running() as port, proxy() as made:
+            said = await ask(made, f"GET http://echo.test:{port}/ HTTP/1.1")
+            assert said.split()[1] == b"502"
+
+    run(work())
+
+
+def test_a_refusal_is_read_by_a_client_that_is_still_sending(run: Runner) -> None:
+    async def work() -> None:
+        async with proxy(Credentials(((b"ann", b"secret"),))) as made:
+            head = "POST http://echo.test/ HTTP/1.1\r\nContent-Length: 8000000"
+            assert (await ask(made, head, bytes(8_000_000))).split()[1] == b"407"
 
     run(work())
 
@@ -66,9 +147,11 @@ def test_a_plain_request_goes_on_in_origin_form(run: Runner) -> None:
         ("CONNECT echo.test:99999 HTTP/1.1", b"400"),
         ("GET / HTTP/1.1", b"400"),
         ("GET https://echo.test/ HTTP/1.1", b"400"),
-        ("GET http://echo.test/ HTTP/2", b"505"),
+        ("GET http://echo.test/ HTTP/2.0", b"505"),
         ("GET http://echo.test/ HTTP/1.1\r\nfolded\r\n line: x", b"400"),
         ("nonsense", b"400"),
+        ("GET http://echo.test/ HTTP/1.1\nHost: echo.test", b"400"),
+        ("\nGET http://echo.test/ HTTP/1.1", b"400"),
     ],
 )
 def test_what_cannot_be_served(
@@ -80,6 +163,7 @@ def test_what_cannot_be_served(
         async with proxy() as made:
             answer = await ask(made, head.format(free=free_port()))
             assert answer.split()[1] == status
+            assert b"Connection: close" in answer
 
     run(work())
 
@@ -117,31 +201,96 @@ def test_credentials(run: Runner, said: bytes | None, status: bytes) -> None:
     run(work())
 
 
+def head(text: str) -> Request:
+    return read_request(text.encode("latin-1").split(b"\r\n"))
+
+
 @pytest.mark.parametrize(
     ("target", "host", "port"),
     [("http://a", "a", 80), ("http://a:81/", "a", 81), ("HTTP://[fd00::1]/x", "fd00::1", 80)],
 )
 def test_where_a_plain_request_goes(target: str, host: str, port: int) -> None:
-    request = read_head(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+    request = head(f"GET {target} HTTP/1.1")
     assert (request.to.host, request.to.port) == (host, port)
 
 
 @pytest.mark.parametrize(
-    ("target", "path"),
+    ("request_line", "sent"),
     [
-        ("http://a", "/"),
-        ("http://a?x=/y", "/?x=/y"),
-        ("http://a/b#c", "/b"),
-        ("http://a/b?", "/b?"),
+        ("GET http://a", "GET /"),
+        ("GET http://a?x=/y", "GET /?x=/y"),
+        ("GET http://a/b#c", "GET /b"),
+        ("GET http://a/b?", "GET /b?"),
+        ("OPTIONS http://a", "OPTIONS *"),
+        ("OPTIONS http://a/", "OPTIONS /"),
     ],
 )
-def test_the_origin_form(target: str, path: str) -> None:
-    request = read_head(f"GET {target} HTTP/1.1\r\n\r\n".encode())
-    assert request.head.startswith(f"GET {path} HTTP/1.1\r\n".encode())
-    assert request.to.host == "a"
+def test_the_origin_form(request_line: str, sent: str) -> None:
+    request = head(f"{request_line} HTTP/1.1")
+    assert request.head.startswith(f"{sent} HTTP/1.1\r\nHost: a\r\n".encode())
 
 
-@pytest.mark.parametrize("head", [b"\xff\xfe x y\r\n\r\n", b"GET  http://a/ HTTP/1.1\r\n\r\n"])
-def test_garbage(head: bytes) -> None:
+ONE_HOP = """Connection: X-Mine , close
+x-mine: 1
+Keep-Alive: 5
+TE: trailers
+Upgrade: h2c
+Proxy-Authorization: Basic eDp5
+Proxy-Connection: close"""
+
+
+def test_fields_for_one_hop_are_not_passed_on() -> None:
+    fields = ONE_HOP.replace("\n", "\r\n")
+    request = head(f"GET http://a/ HTTP/1.1\r\n{fields}\r\nX-Other: \t2 \xe9 ")
+    assert request.authorization == b"Basic eDp5"
+    assert request.head == (
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Other: 2 \xe9\r\nConnection: close\r\n\r\n"
+    )
+    status, answer = read_answer(f"HTTP/1.1 200 OK\r\n{fields}\r\nETag: 3".encode().split(b"\r\n"))
+    assert (status, answer) == (200, b"HTTP/1.1 200 OK\r\nETag: 3\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ("Content-Length: 1\r\nContent-Length: 1", "400"),
+        ("Content-Length: 1, 1", "400"),
+        ("Content-Length: +1", "400"),
+        ("Content-Length: 0x1", "400"),
+        ("Content-Length:", "400"),
+        ("Content-Length: 1\r\nTransfer-Encoding: chunked", "400"),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "400"),
+        ("Transfer-Encoding: gzip, chunked", "501"),
+        ("Transfer-Encoding: xchunked", "501"),
+        ("Transfer-Encoding\t: chunked", "400"),
+        ("Transfer-Encoding : chunked", "400"),
+        ("X: a\r\n Content-Length: 1", "400"),
+        ("X: a\nContent-Length: 1", "400"),
+        ("X: a\rContent-Length: 1", "400"),
+        ("X: a\0", "400"),
+        (": a", "400"),
+        ("Host: a\r\nhost: b", "400"),
+        ("Connection: content-length\r\nContent-Length: 1", "400"),
+        ("Connection: close, Transfer-Encoding", "400"),
+    ],
+)
+def test_what_two_readers_could_take_in_two_ways(fields: str, status: str) -> None:
+    with pytest.raises(BadHead, match=status):
+        head(f"POST http://a/ HTTP/1.1\r\n{fields}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["\xff\xfe x y", "GET  http://a/ HTTP/1.1", "GET http://a/ HTTP/1.1 ", "G(T http://a/ HTTP/1.1",
+     "GET http://a b/ HTTP/1.1", "GET http://u:p@a/ HTTP/1.1", "GET http:// HTTP/1.1",
+     "GET http://a:/ HTTP/1.1", "GET http://a:0/ HTTP/1.1", "CONNECT a HTTP/1.1",
+     "CONNECT 127.1:80 HTTP/1.1", "CONNECT a..b:80 HTTP/1.1", "CONNECT [::1:80 HTTP/1.1"],
+)  # fmt: skip
+def test_garbage(line: str) -> None:
     with pytest.raises(BadHead, match="400"):
-        read_head(head)
+        head(line)
+
+
+def test_chunks_are_not_for_http_1_0() -> None:
+    with pytest.raises(BadHead, match="400"):
+        head("POST http://a/ HTTP/1.0\r\nTransfer-Encoding: chunked")

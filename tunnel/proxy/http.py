@@ -1,7 +1,10 @@
 """An HTTP proxy: CONNECT for anything, absolute-form requests for plain HTTP (RFC 9110, 9112).
 
-A plain request is sent on in origin form, to be answered on a connection of its own; what the
-server answers comes back as it is. Its hop-by-hop fields for the proxy are taken out.
+    client: CONNECT host:port        proxy: 200, then bytes both ways
+    client: GET http://host/         proxy: GET /, on a connection of its own, and its answer
+
+A connection that carried a plain request is closed behind the answer. What a client has sent after
+the request is never read, so that nothing of it can reach the server that the request was for.
 """
 
 from __future__ import annotations
@@ -9,77 +12,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import logging
 import re
-from dataclasses import dataclass
 from typing import Final
 
-from tunnel.places import Place, place
 from tunnel.proxy.clients import Clients, connect
 from tunnel.proxy.credentials import Credentials
-from tunnel.proxy.dialer import Dialer
-from tunnel.proxy.splice import splice
-from tunnel.values import BadValue
+from tunnel.proxy.dialer import Dialer, Streams
+from tunnel.proxy.httphead import BadHead, Request, read_answer, read_request
+from tunnel.proxy.splice import CHUNK, splice
 
 #: Seconds that a client has to send its request's head.
 HEAD_SECONDS: Final = 30.0
-_FOR_THE_PROXY: Final = (b"proxy-authorization", b"proxy-connection", b"connection", b"keep-alive")
-
-
-class BadHead(Exception):
-    """A request that cannot be served; the text is the status line's end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request's head: its method, where it is for, and what goes there (empty for CONNECT)."""
-
-    method: str
-    to: Place
-    authorization: bytes
-    head: bytes
-
-
-def read_head(head: bytes) -> Request:
-    """Read a request's head, with its empty line. Raises BadHead."""
-    first, *rest = head.split(b"\r\n")
-    fields = [line for line in rest if line]
-    try:
-        method, target, version = first.decode("ascii").split(" ")
-    except (UnicodeDecodeError, ValueError):
-        raise BadHead("400 Bad Request") from None
-    if not version.startswith("HTTP/1."):
-        raise BadHead("505 HTTP Version Not Supported")
-    authorization = b""
-    kept = []
-    for line in fields:
-        name, colon, value = line.partition(b":")
-        if not colon or not name or name != name.strip():
-            raise BadHead("400 Bad Request")
-        if name.lower() == b"proxy-authorization":
-            authorization = value.strip()
-        if name.lower() not in _FOR_THE_PROXY:
-            kept.append(line)
-    if method == "CONNECT":
-        return Request(method, _place(target, None), authorization, b"")
-    scheme, separator, after = target.partition("://")
-    if scheme.lower() != "http" or not separator:
-        raise BadHead("400 Bad Request")
-    authority = re.split("[/?#]", after, maxsplit=1)[0]
-    path = after[len(authority) :].partition("#")[0]
-    slash = "" if path.startswith("/") else "/"
-    line = f"{method} {slash}{path} {version}".encode()
-    sent = b"\r\n".join([line, *kept, b"Connection: close", b"", b""])
-    return Request(method, _place(authority, 80), authorization, sent)
-
-
-def _place(text: str, port: int | None) -> Place:
-    try:
-        if port is not None and (":" not in text or text.endswith("]")):
-            text = f"{text}:{port}"
-        return place(text)
-    except BadValue:
-        raise BadHead("400 Bad Request") from None
+HEAD_BYTES: Final = 65_536
+#: Seconds, and bytes, that a refused client may still send, so that it gets to read why.
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 16 << 20
+_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 
 
 class HttpProxy:
@@ -96,26 +46,34 @@ class HttpProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(HEAD_SECONDS):
-                request = read_head(await _until_empty_line(reader))
+                request = read_request(await _head(reader, "400 Bad Request"))
+        except TimeoutError:
+            await _refuse(reader, writer, "408 Request Timeout")
+            return
         except BadHead as error:
-            writer.write(_answer(str(error)))
+            await _refuse(reader, writer, str(error))
             return
         if not self._admits(request.authorization):
             ask = 'Proxy-Authenticate: Basic realm="tunneld"\r\n'
-            writer.write(_answer("407 Proxy Authentication Required", ask))
+            await _refuse(reader, writer, "407 Proxy Authentication Required", fields=ask)
             return
         try:
             far = await connect(self._network, request.to.host, request.to.port)
         except OSError as error:
             self._log.debug("HTTP proxy: no connection: %s", error)
-            timely = not isinstance(error, TimeoutError)
-            writer.write(_answer("502 Bad Gateway" if timely else "504 Gateway Timeout"))
+            late = isinstance(error, TimeoutError)
+            status = "504 Gateway Timeout" if late else "502 Bad Gateway"
+            why = f"no connection to {request.to}: {error.strerror or error or 'no answer'}"
+            await _refuse(reader, writer, status, why)
             return
         if request.method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        else:
-            far[1].write(request.head)
-        await splice((reader, writer), far)
+            await splice((reader, writer), far)
+            return
+        try:
+            await _exchange(request, (reader, writer), far)
+        finally:
+            far[1].transport.abort()
 
     def _admits(self, authorization: bytes) -> bool:
         if self._credentials is None:
@@ -130,12 +88,133 @@ class HttpProxy:
         return self._credentials.admit(name, password)
 
 
-async def _until_empty_line(reader: asyncio.StreamReader) -> bytes:
+# ---- one plain request ----
+
+
+async def _exchange(request: Request, client: Streams, far: Streams) -> None:
+    """Carry a request and its body there, and the answer back, whichever ends first."""
+    far[1].write(request.head)
+    sending = asyncio.create_task(_send_body(request, client[0], far[1]))
     try:
-        return await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await _answer_head(client[1], far[0], sending)
+        except (BadHead, OSError, EOFError) as error:
+            status = str(error) if isinstance(error, BadHead) else "502 Bad Gateway"
+            await _refuse(*client, status)
+            return
+        client[1].write(head)
+        while data := await far[0].read(CHUNK):
+            client[1].write(data)
+            await client[1].drain()
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _answer_head(
+    writer: asyncio.StreamWriter, far: asyncio.StreamReader, sending: asyncio.Task[None]
+) -> bytes:
+    """Pass interim answers on, and return the head of the final one."""
+    while True:
+        reading = asyncio.create_task(_head(far, "502 Bad Gateway"))
+        try:
+            await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() and isinstance(sending.exception(), BadHead):
+                await sending  # the request itself is at fault
+            lines = await reading
+        finally:
+            reading.cancel()
+        status, head = read_answer(lines)
+        if status >= 200:
+            return head
+        writer.write(head)
+
+
+async def _send_body(
+    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Carry a request's body and not a byte more. Raises BadHead for chunks that are none."""
+    if request.length is not None:
+        await _carry(reader, writer, request.length)
+        return
+    try:
+        while True:
+            size = _CHUNK_SIZE.fullmatch(await reader.readuntil(b"\n"))
+            if size is None:
+                raise BadHead("400 Bad Request")
+            length = int(size[1], 16)
+            writer.write(b"%x\r\n" % length)
+            if not length:
+                break
+            await _carry(reader, writer, length)
+            if await reader.readexactly(2) != b"\r\n":
+                raise BadHead("400 Bad Request")
+            writer.write(b"\r\n")
+        await _lines(reader, "400 Bad Request")  # trailers, which may be dropped
     except asyncio.LimitOverrunError:
-        raise BadHead("431 Request Header Fields Too Large") from None
+        raise BadHead("400 Bad Request") from None
+    writer.write(b"\r\n")
 
 
-def _answer(status: str, fields: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\n{fields}Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> None:
+    while length:
+        data = await reader.read(min(length, CHUNK))
+        if not data:
+            writer.transport.abort()  # half a request must not look like a whole one
+            raise asyncio.IncompleteReadError(b"", length)
+        length -= len(data)
+        writer.write(data)
+        await writer.drain()
+
+
+# ---- heads ----
+
+
+async def _head(reader: asyncio.StreamReader, bad: str) -> list[bytes]:
+    """Return a head's lines. Empty lines before it are skipped (RFC 9112, section 2.2)."""
+    while True:
+        lines = await _lines(reader, bad)
+        if lines:
+            return lines
+
+
+async def _lines(reader: asyncio.StreamReader, bad: str) -> list[bytes]:
+    """Return lines up to an empty one. Raises BadHead, EOFError."""
+    lines: list[bytes] = []
+    left = HEAD_BYTES
+    while True:
+        try:
+            line = await reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError:
+            left, line = 0, b""
+        left -= len(line)
+        if left <= 0:
+            raise BadHead("431 Request Header Fields Too Large" if bad.startswith("4") else bad)
+        if not line.endswith(b"\r\n"):
+            raise BadHead(bad)
+        if line == b"\r\n":
+            return lines
+        lines.append(line[:-2])
+
+
+async def _refuse(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    status: str,
+    why: str = "",
+    fields: str = "",
+) -> None:
+    """Answer, and wait a little for what the client still sends: bytes that nobody reads become a
+    reset, which would take the answer with it.
+    """
+    body = f"{why}\n".encode() if why else b""
+    kind = "Content-Type: text/plain; charset=utf-8\r\n" if body else ""
+    head = f"HTTP/1.1 {status}\r\n{fields}{kind}Content-Length: {len(body)}\r\n"
+    writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+    if writer.can_write_eof():
+        writer.write_eof()
+    left = LINGER_BYTES
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0 and (data := await reader.read(CHUNK)):
+                left -= len(data)
