@@ -67,6 +67,14 @@ def test_tiny_windows(window: int) -> None:
                  path={"loss": 0.05})  # fmt: skip
 
 
+@pytest.mark.parametrize("window", [1, 2, 3, 7])
+def test_tiny_windows_where_a_third_is_lost(window: int) -> None:
+    """Each byte waits for the one before it, and for the timer in half of the cases."""
+    settings = Settings(), Settings(receive_buffer=window, receive_most=window)
+    for seed in range(18, 24):
+        exchange(seed, size=60 * window, settings=settings, path={"loss": 0.3})
+
+
 def test_a_reader_that_pauses_closes_the_window_and_opens_it_again() -> None:
     for seed in range(5):
         data = Random(seed).randbytes(60_000)

@@ -69,7 +69,7 @@ def test_6_1_5_retransmissions_are_not_marked_capable() -> None:
 
 
 def test_5482_3_the_option_is_sent_and_adopted_within_limits() -> None:
-    settings = replace(PLAIN, announce_user_timeout=True)
+    settings = replace(PLAIN, announce_user_timeout=True, user_timeout=300 * SECOND)
     for theirs, adopted in ((1, 300), (900, 900), (30_000, 3600)):
         script = play(f"""
             0   connect

@@ -17,6 +17,12 @@ STAMPED_OPEN = """
 10  < SA 0 ack 1 win 60000 mss 1000 ts 500:1000
 10  > A 1 ack 1 ts 1010:500
 """
+STAMPED_SELECTIVE_OPEN = """
+0   connect
+0   > S 0 ts 1000:0 sackok
+10  < SA 0 ack 1 win 60000 mss 1000 ts 500:1000 sackok
+10  > A 1 ack 1 ts 1010:500
+"""
 
 
 def test_2_2_a_syn_offers_a_shift_and_its_window_is_not_scaled() -> None:
@@ -147,3 +153,61 @@ def test_4_1_an_echo_gives_the_round_trip_of_a_retransmission() -> None:
         250   < A 1 ack 989 win 60000 ts 700:1220
     """, STAMPED)  # fmt: skip
     assert script.connection.sender.recovery.trip.latest == 30_000_000
+
+
+def test_4_1_an_echo_that_is_too_old_does_not_lengthen_the_timeout() -> None:
+    """The acknowledgment at 30 is lost. What answers the repetition echoes the first sending."""
+    script = play(STAMPED_SELECTIVE_OPEN + """
+        20    write 988
+        20    > PA 1:989 ack 1 ts 1020:500
+        220   > PA 1:989 ack 1 ts 1220:500
+        240   < A 1 ack 989 win 60000 ts 700:1020 sack 1-989
+        300   write 988
+        300   > PA 989:1977 ack 1 ts 1300:700
+        500   > PA 989:1977 ack 1 ts 1500:700
+        510   < A 1 ack 1977 win 60000 ts 700:1500
+    """, replace(STAMPED, selective=True))  # fmt: skip
+    assert script.connection.sender.recovery.trip.base == 200_000_000
+
+
+def test_4_1_an_old_echo_of_a_late_answer_does() -> None:
+    """The path became slow: this acknowledgment answers the first sending, which it echoes."""
+    script = play(STAMPED_SELECTIVE_OPEN + """
+        20    write 988
+        20    > PA 1:989 ack 1 ts 1020:500
+        220   > PA 1:989 ack 1 ts 1220:500
+        520   < A 1 ack 989 win 60000 ts 700:1020
+    """, replace(STAMPED, selective=True))  # fmt: skip
+    assert script.connection.sender.recovery.trip.base > 400_000_000
+
+
+def test_6298_5_7_a_repeated_syn_leaves_the_timeout_at_three_seconds() -> None:
+    """The answer may be to either. The first sample after that counts alone."""
+    script = play("""
+        0     connect
+        0     > S 0 ts 1000:0
+        1000  > S 0 ts 2000:0
+        1010  < SA 0 ack 1 win 60000 mss 1000 ts 500:1000
+        1010  > A 1 ack 1 ts 2010:500
+    """, STAMPED)  # fmt: skip
+    trip = script.connection.sender.recovery.trip
+    assert trip.timeout == 3_000_000_000
+    script.run("""
+        1020  write 988
+        1020  > PA 1:989 ack 1
+        1030  < A 1 ack 989 win 60000 ts 501:2020
+    """)
+    assert trip.timeout == 200_000_000
+
+
+def test_3522_what_a_needless_timeout_hid_is_found_at_once() -> None:
+    """The echo shows that the repetition at 240 was needless; the second segment is lost still."""
+    play(STAMPED_SELECTIVE_OPEN + """
+        20    write 4940
+        20    > PA 1:4941 ack 1 ts 1020:500
+        40    > PA 3953:4941 ack 1 ts 1040:500
+        240   > A 1:989 ack 1 ts 1240:500
+        245   < A 1 ack 989 win 60000 ts 700:1020 sack 1977-4941
+        245   > A 989:1977 ack 1 ts 1245:700
+        255   < A 1 ack 4941 win 60000 ts 710:1245
+    """, replace(STAMPED, selective=True))  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Final
 from tunnel.netstack.acks import Ack
 from tunnel.netstack.flight import Sent
 from tunnel.netstack.repair import Repair
+from tunnel.netstack.rtt import MILLISECOND
 from tunnel.netstack.states import Mode
 
 _OPEN: Final = Mode.OPEN
@@ -171,12 +172,21 @@ class Recovery(Repair):
         """Karn's rule: from records sent once, else from the echoed timestamp.
 
         Beside a retransmission even a record sent once tells little: it may have waited behind it.
+        An echo can be too old, and the timeout would grow with each acknowledgment that was lost:
+        a receiver echoes what came in order last, not the duplicate, or the segment above a gap,
+        that made it speak again. So a duplicate reported gives no sample, and a record sent once
+        that is newer than the echo gives the better one.
         """
-        sent_at = 0
+        once = max((record.sent_at for record in fresh if record.transmissions == 1), default=0)
         if all(record.transmissions == 1 for record in fresh):
-            sent_at = max((record.sent_at for record in fresh), default=0)
-        elif advanced:
-            sent_at = ack.echoed_at
+            sent_at = once
+        elif not self.trip.smoothed and ack.echoed_at < fresh[-1].sent_at - MILLISECOND:
+            self.trip.start_over()  # it may answer any of our SYNs
+            return 0
+        elif advanced and ack.duplicate is None and ack.echoed_at:
+            sent_at = max(ack.echoed_at, once)
+        else:
+            sent_at = 0
         if not sent_at or now <= sent_at:  # at once: it never left (a SYN cookie)
             return 0
         in_window = max(self.flight.total // (2 * self.segment), 1)
@@ -229,6 +239,8 @@ class Recovery(Repair):
             self.flight.mark_sent_again(record)
         self.control.on_spurious()
         self._end_episode(now)
+        if self.selective and self.flight.sacked:
+            self._detect(now)  # what is lost all the same need not wait for the timer
 
     def _end_probe(self, ack: Ack, now: int, prior: int) -> None:
         """Section 7.4 of RFC 8985: did the probe hide a loss?"""

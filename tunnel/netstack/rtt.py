@@ -12,6 +12,7 @@ MILLISECOND: Final = 1_000_000
 SECOND: Final = 1_000_000_000
 
 INITIAL_RTO: Final = 1 * SECOND  # RFC 6298, (2.1)
+SECOND_RTO: Final = 3 * SECOND  # RFC 6298, (5.7)
 MIN_RTO: Final = 200 * MILLISECOND  # below RFC 6298's (2.4) 1 s, as Linux and RFC 8985 assume
 MAX_RTO: Final = 60 * SECOND  # RFC 6298, (2.5)
 _GRANULARITY: Final = 1 * MILLISECOND  # G of RFC 6298
@@ -65,6 +66,11 @@ class RoundTrip:
         if self.timeout < MAX_RTO:
             self._backoff += 1
             self.timeout = min(self.base << self._backoff, MAX_RTO)
+
+    def start_over(self) -> None:
+        """Our SYN had to be repeated, and nothing tells which one was answered (5.7)."""
+        self._backoff = 0
+        self.base = self.timeout = SECOND_RTO
 
     @property
     def silent(self) -> int:

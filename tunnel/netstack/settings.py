@@ -24,7 +24,7 @@ class Settings:
     ecn: bool = False
     nodelay: bool = False
     connect_timeout: int = 180 * SECOND  # R2 of a SYN: at least 3 minutes (RFC 9293, 3.8.3)
-    user_timeout: int = 300 * SECOND  # how long data may stay unacknowledged (RFC 5482)
+    user_timeout: int = 924 * SECOND  # data unacknowledged (RFC 5482); as long as the kernel tries
     announce_user_timeout: bool = False
     keepalive: int = 0  # idle time before the first probe; 0 is off (RFC 9293, 3.8.4)
     keepalive_interval: int = 75 * SECOND
