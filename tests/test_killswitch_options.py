@@ -94,7 +94,9 @@ def test_wrong_keys_are_refused(tmp_path: Path, text: str, problem: str) -> None
         ["killswitch", "portal", "wlan0"],
         ["killswitch", "portal", "wlan0", "--user", "root", "--seconds", "9"],
         ["killswitch", "portal", "wlan0", "--user", "nobody", "--seconds", "99999"],
+        ["killswitch", "portal", "wlan0", "--user", "nobody", "--cgroup", "a", "--seconds", "9"],
         ["killswitch", "show", "--user", "nobody"],
+        ["killswitch", "off", "--cgroup", "a"],
     ],
     ids=" ".join,
 )

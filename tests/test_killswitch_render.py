@@ -12,7 +12,7 @@ from tunnel.policy.killswitch.common import LOCAL
 from tunnel.policy.killswitch.render import DEVICES_MAX, render
 from tunnel.policy.killswitch.ruleset import Chain, Rule, Ruleset, lines
 from tunnel.policy.killswitch.state import Desired, Endpoint, Phase, Resolver
-from tunnel.settings import Inbound, Portal
+from tunnel.settings import ControlGroup, Inbound, Portal
 
 CONNECTED = Desired(
     phase=Phase.CONNECTED,
@@ -27,7 +27,7 @@ EVERYTHING = replace(
     CONNECTED,
     local_networks=True,
     inbound=(Inbound("tcp", 22, "eth0"), Inbound("udp", 60001, "eth0")),
-    portal=Portal("wlan0", 1000, (ip_address("10.1.0.1"),)),
+    portal=Portal("wlan0", 1000, None, (ip_address("10.1.0.1"),), 0x74FF),
     portal_until=60.0,
     confirm=30.0,
 )
@@ -122,6 +122,16 @@ def test_answers_of_a_service_are_not_beginnings() -> None:
     assert "ct state established" in udp
 
 
+def test_an_opening_is_for_a_user_or_a_control_group() -> None:
+    group = ControlGroup("/sys/fs/cgroup/user.slice/some", "user.slice/some", 4711, 2)
+    portal = Portal("wlan0", None, group, mark=0x74FF)
+    (out,) = (t for t in texts(replace(EVERYTHING, portal=portal), "output") if "portal" in t)
+    assert 'meta mark 0x000074ff socket cgroupv2 level 2 "user.slice/some" counter accept' in out
+    (frame,) = (t for t in texts(replace(EVERYTHING, portal=portal), "frames") if "portal" in t)
+    assert "meta mark 0x000074ff counter accept" in frame
+    assert "meta skuid 1000 counter accept" in " ".join(texts(EVERYTHING, "output"))
+
+
 def test_timers_are_those_that_still_run() -> None:
     assert dict(render(EVERYTHING, 0.0).timers) == {1: 30.0, 2: 60.0}
     assert dict(render(EVERYTHING, 29.0).timers) == {1: 1.0, 2: 31.0}
@@ -136,6 +146,9 @@ def test_each_rule_has_a_name_of_its_own() -> None:
         labels = [rule.label for rule in chain.rules]
         assert len(labels) == len(set(labels)), chain.name
         assert all(len(label) < 127 for label in labels)
+    deep = "/".join(f"user{number}.slice" for number in range(40))
+    portal = Portal("wlan0", None, ControlGroup("/" + deep, deep, 1, 40), mark=1)
+    assert all(len(rule.label) < 127 for rule in rules(replace(EVERYTHING, portal=portal), "save"))
 
 
 def test_many_devices_take_several_chains() -> None:

@@ -86,18 +86,39 @@ class Inbound:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlGroup:
+    """A control group: its folder, and what the kernel knows it by.
+
+    `path` begins at the root of the cgroup2 file system, and `level` counts its parts from there.
+    """
+
+    folder: str
+    path: str
+    number: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
 class Portal:
-    """An opening of the kill switch for a captive portal: one interface, one user (a uid).
+    """An opening of the kill switch for a captive portal: one interface, and for one user (a uid)
+    or one control group.
 
     `resolvers` are that interface's, which anybody may ask meanwhile: the portal's page has a name.
+    `mark` is that of the answers, and of the control group's sockets.
     """
 
     interface: str
-    user: int
+    user: int | None = None
+    cgroup: ControlGroup | None = None
     resolvers: tuple[Address, ...] = ()
+    mark: int = 0
 
     def __str__(self) -> str:
-        return f"captive portal on {self.interface} for user {self.user}"
+        who = f"user {self.user}"
+        if self.cgroup is not None:
+            path = self.cgroup.path
+            who = f"control group {path if len(path) < 60 else '...' + path[-56:]}"
+        return f"captive portal on {self.interface} for {who}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from tools.netlab import Namespace
 @contextmanager
 def listening(space: Namespace, port: int, address: str = "0.0.0.0") -> Iterator[None]:
     """Answer each TCP connection and each datagram with what it says."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with space.entered():
-        tcp, udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        tcp, udp = socket.socket(family), socket.socket(family, socket.SOCK_DGRAM)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     tcp.bind((address, port))
     udp.bind((address, port))

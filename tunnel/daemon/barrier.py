@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.daemon.status import REPORTABLE, Ending
-from tunnel.errors import TunnelError
+from tunnel.errors import TunnelError, UsageError
 from tunnel.policy.killswitch.state import (
     Desired,
     Endpoint,
@@ -54,6 +54,7 @@ class Barrier:
         self._timer: asyncio.TimerHandle | None = None
         self._reroute: Reroute | None = None
         self._portal_end: asyncio.TimerHandle | None = None
+        self._marked = -1  # a descriptor that keeps a control group's new sockets marked
         self._ending_portal: asyncio.Task[None] | None = None
 
     @property
@@ -201,21 +202,44 @@ class Barrier:
         return f"{self._wanted.portal}, for {left:.0f} s more"
 
     async def open_portal(self, portal: Portal, seconds: float) -> None:
-        """Let one user past the tunnel on one interface for a time. Raises TunnelError."""
+        """Let one user or control group past the tunnel on one interface for a time.
+
+        It takes the place of an opening that is there. Raises TunnelError's kinds.
+        """
         if self._switch is None or self._reroute is None:
             raise TunnelError("the kill switch is open; there is nothing to make an opening in")
+        if portal.mark == self._wanted.mark:
+            raise UsageError(
+                f"fwmark {portal.mark:#x} is the opening's own; give the tunnel another"
+            )
         loop = asyncio.get_running_loop()
-        if self._portal_end is not None:
-            self._portal_end.cancel()
         end = loop.time() + seconds
-        self._go_over(replace(self._wanted, portal=portal, portal_until=end))
+        marked = -1
+        if portal.cgroup is not None:
+            from tunnel.policy.cgroup import mark_sockets
+
+            marked = mark_sockets(portal.cgroup, portal.mark)
+        try:
+            self._go_over(replace(self._wanted, portal=portal, portal_until=end))
+        except BaseException:
+            _close_file(marked)
+            raise
+        self._end_portal()
+        self._marked = marked
         self._portal_end = loop.call_at(end, self._portal_over)
         self._log.warning("KILL SWITCH OPENED: %s, for %g s", portal, seconds)
         await self._reroute(replace(self.policy, portal=portal))
 
+    def _end_portal(self) -> None:
+        if self._portal_end is not None:
+            self._portal_end.cancel()
+            self._portal_end = None
+        _close_file(self._marked)
+        self._marked = -1
+
     def _portal_over(self) -> None:
         """The kernel's own timer has closed it by now; what is left is to tidy up."""
-        self._portal_end = None
+        self._end_portal()
         if self._switch is not None and self._reroute is not None:
             self._log.warning("the opening has ended: %s", self._wanted.portal)
             try:
@@ -238,9 +262,7 @@ class Barrier:
 
     def end(self, ending: Ending) -> None:
         """Open it after an orderly end, and leave it closed after any other."""
-        if self._portal_end is not None:
-            self._portal_end.cancel()
-            self._portal_end = None
+        self._end_portal()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -292,3 +314,8 @@ class Barrier:
         self._log.warning("nobody confirmed the kill switch in time: it opens, the tunnel ends")
         self.policy = replace(self.policy, lockdown_on_exit=False)
         self._finish(Ending(StopReason.USER_INITIATED))
+
+
+def _close_file(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)

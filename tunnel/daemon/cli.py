@@ -94,6 +94,7 @@ def down(ifname: str | None, as_json: bool) -> None:
 @click.option("--allow-inbound", metavar="PROTO/PORT@IF", multiple=True, help="With on: stays so.")
 @click.option("--confirm", metavar="SECONDS", help="With on: open again unless confirmed by then.")
 @click.option("--user", metavar="USER", help="With portal: whom it is for.")
+@click.option("--cgroup", metavar="PATH", help="With portal: or which control group.")
 @click.option("--seconds", metavar="SECONDS", help="With portal: for how long.")
 @_as_json
 def killswitch(
@@ -101,13 +102,15 @@ def killswitch(
     allow_inbound: tuple[str, ...],
     confirm: str | None,
     user: str | None,
+    cgroup: str | None,
     seconds: str | None,
     as_json: bool,
 ) -> None:
     """Show, close or open the kill switch; needs no running tunneld."""
     from tunnel.daemon.killswitchctl import ask
 
-    _show(ask(words, allow_inbound, confirm, user, seconds), as_json, _table("show_kill_switch"))
+    report = ask(words, allow_inbound, confirm, user, seconds, cgroup)
+    _show(report, as_json, _table("show_kill_switch"))
 
 
 @_group.command()

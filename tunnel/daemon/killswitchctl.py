@@ -39,14 +39,17 @@ def ask(
     confirm: str | None,
     user: str | None = None,
     seconds_open: str | None = None,
+    cgroup: str | None = None,
 ) -> Any:
     """Carry out the command and return its report. Raises TunnelError's kinds."""
     action = words[0] if words and words[0] in ACTIONS else "show"
     rest = words[1:] if words and words[0] in ACTIONS else words
     if action == "portal":
-        return _portal(rest, user, seconds_open)
-    if user is not None or seconds_open is not None:
-        raise UsageError("--user and --seconds go with `killswitch portal`; leave them out")
+        return _portal(rest, user, cgroup, seconds_open)
+    if any(given is not None for given in (user, cgroup, seconds_open)):
+        raise UsageError(
+            "--user, --cgroup and --seconds go with `killswitch portal`; leave them out"
+        )
     if len(rest) > 1:
         raise UsageError(f"{rest[0]!r} is none of {', '.join(ACTIONS)}; see tunnelctl --help")
     allowed, seconds = _parsed(allow_inbound, confirm)
@@ -61,29 +64,36 @@ def ask(
     return client.ask(name, "killswitch", action=action, allow_inbound=services, confirm=seconds)
 
 
-def _portal(words: Sequence[str], user: str | None, seconds: str | None) -> Any:
-    import pwd
-
-    if not 1 <= len(words) <= 2 or user is None or seconds is None:
+def _portal(words: Sequence[str], user: str | None, cgroup: str | None, seconds: str | None) -> Any:
+    if not 1 <= len(words) <= 2 or (user is None) is (cgroup is None) or seconds is None:
         raise UsageError(
-            "an opening for a captive portal is for one interface, one user and a time; write "
-            "killswitch portal IF --user NAME --seconds SECONDS [IFNAME]"
+            "an opening for a captive portal is for one interface, one user or control group, and "
+            "a time; write killswitch portal IF --user NAME|--cgroup PATH --seconds SECONDS "
+            "[IFNAME]"
         )
     try:
         time_open = number(seconds, 1, PORTAL_MAX, what="seconds")
-        uid = number(user, 0, 2**32 - 2) if user.isdigit() else pwd.getpwnam(user).pw_uid
         interface = interface_name(words[0])
+        uid = None if user is None else _user(user)
     except BadValue as error:
         raise UsageError(f"portal: {error}") from error
+    name = words[1] if len(words) == 2 else _daemon("portal")
+    if name is None:
+        raise TunnelError("no tunneld has closed the kill switch here; start one first")
+    fields = {"interface": interface, "user": uid, "cgroup": cgroup, "seconds_open": time_open}
+    return client.ask(name, "killswitch", action="portal", opening=fields)
+
+
+def _user(user: str) -> int:
+    import pwd
+
+    try:
+        uid = number(user, 0, 2**32 - 2) if user.isdigit() else pwd.getpwnam(user).pw_uid
     except KeyError as error:
         raise UsageError(f"--user: there is no user {user!r}; name another") from error
     if uid == 0:
         raise UsageError("--user: root's services would all get out; name an ordinary user")
-    name = words[1] if len(words) == 2 else _daemon("portal")
-    if name is None:
-        raise TunnelError("no tunneld has closed the kill switch here; start one first")
-    fields = {"interface": interface, "user": uid, "seconds_open": time_open}
-    return client.ask(name, "killswitch", action="portal", opening=fields)
+    return int(uid)
 
 
 def _parsed(words: Sequence[str], confirm: str | None) -> tuple[tuple[Inbound, ...], float | None]:
@@ -211,15 +221,21 @@ async def serve(
 
 
 def _opening(fields: Any) -> tuple[Portal, float]:
+    from tunnel.policy.cgroup import control_group
     from tunnel.policy.dns import dns_servers
+    from tunnel.policy.numbers import Numbers
 
     name = ""
     try:
         name, user, seconds = (fields[key] for key in ("interface", "user", "seconds_open"))
+        uid, group = (
+            (None, control_group(str(fields["cgroup"]))) if user is None else (int(user), None)
+        )
         servers = dns_servers(name, socket.if_nametoindex(name))
-        return Portal(name, int(user), servers), min(float(seconds), PORTAL_MAX)
+        portal = Portal(name, uid, group, servers, Numbers().portal_mark)
+        return portal, min(float(seconds), PORTAL_MAX)
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError("portal: send interface, user and seconds_open") from error
+        raise UsageError("portal: send interface, user or cgroup, and seconds_open") from error
     except OSError as error:
         raise UsageError(f"portal: there is no interface {name}; name one that is there") from error
 

@@ -124,10 +124,16 @@ def interface_tables(
 
 
 def _portal(portal: Portal, versions: Iterable[int], place: Place, table: int) -> list[Rule]:
-    """Return the rules for the one user who may go past the tunnel, and for that link's names."""
+    """Return the rules for those who may go past the tunnel, and for that link's names.
+
+    The mark is that of a control group's sockets; the answers to a user's have it as well.
+    """
     preference = place.preference(Band.EXCEPTION)
-    who = (portal.user, portal.user)
-    return [Rule(v, preference, table, PROTOCOL, users=who) for v in versions] + [
+    rules = [Rule(v, preference, table, PROTOCOL, mark=portal.mark) for v in versions]
+    if portal.user is not None:
+        who = (portal.user, portal.user)
+        rules += [Rule(v, preference, table, PROTOCOL, users=who) for v in versions]
+    return rules + [
         Rule(a.version, preference, table, PROTOCOL, destination=ip_network(a))
         for a in portal.resolvers
     ]

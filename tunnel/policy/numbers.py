@@ -63,11 +63,14 @@ TUN_MTU_MAX = 1420
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The numbers that may be overridden: first table id, first preference, first mark."""
+    """The numbers that may be overridden: first table id, first preference, first mark, and the
+    mark of what a captive portal's opening lets through.
+    """
 
     table_base: int = 74_000
     rule_base: int = 7_400
     mark_base: int = 0x7400
+    portal_mark: int = 0x74FF
 
     def interface_table(self, slot: int, position: int) -> int:
         """Return the table of the slot's n-th interface; 0 is the tunnel's own table."""

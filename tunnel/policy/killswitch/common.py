@@ -98,12 +98,23 @@ def related(name: str, link: Iterable[Match]) -> Iterable[Rule]:
 
 
 def portal_out(wanted: Desired, *, netdev: bool) -> Iterable[Rule]:
-    """Yield what a captive portal's opening lets through."""
+    """Yield what a captive portal's opening lets through.
+
+    At a device's egress nobody can ask for a socket's control group. There it is the mark that
+    tells, which its sockets get when they are made (cgroup.py).
+    """
     portal = wanted.portal
     if portal is None:
         return
     here = (match.into(portal.interface), match.running(TIMERS, TIMER_PORTAL))
-    yield Rule(str(portal), (*here, match.user(portal.user)), ACCEPTED)
+    if portal.user is not None:
+        yield Rule(str(portal), (*here, match.user(portal.user)), ACCEPTED)
+    elif portal.cgroup is not None:
+        group = portal.cgroup
+        who = [match.mark(portal.mark)]
+        if not netdev:
+            who.append(match.control_group(group.level, group.number, group.path))
+        yield Rule(str(portal), (*here, *who), ACCEPTED)
     yield from portal_names(wanted, netdev=netdev)
 
 

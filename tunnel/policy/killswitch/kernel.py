@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
-from tunnel.policy.killswitch import encode, found, nfnl
+from tunnel.policy.killswitch import encode, found, match, nfnl
 from tunnel.policy.killswitch.nfnl import Message
-from tunnel.policy.killswitch.ruleset import Ruleset
+from tunnel.policy.killswitch.ruleset import Chain, Hook, Rule, Ruleset, Table
 
-#: A variable that names facilities to do without, with commas: owner, absent. For tests.
+#: A variable that names facilities to do without, with commas: owner, absent, cgroup. For tests.
 WITHOUT: Final = "TUNNELD_KILLSWITCH_WITHOUT"
 
 _RECEIVE_BYTES: Final = 1 << 16
@@ -45,10 +45,12 @@ class Facilities:
     `owner`: tables owned by a socket that outlive it (6.9). `absent`: chains on devices that are
     not there yet, which hold when the device is made again (6.16). That kernel also takes
     beginnings of names, but the nft of that time and before cannot list such a chain, and loops.
+    `cgroup`: a socket's control group (5.13), which is asked for when it is needed.
     """
 
     owner: bool = False
     absent: bool = False
+    cgroup: bool = True
 
     @property
     def flags(self) -> int:
@@ -129,6 +131,15 @@ class Tables:
         if problem is not None:
             raise _explained(problem) from problem
 
+    def needs_control_groups(self) -> None:
+        """Raise MissingFacilityError where a rule cannot ask for a socket's control group."""
+        group = match.control_group(1, 1, "")
+        if not (self.facilities.cgroup and self._takes(rule=group)):
+            raise MissingFacilityError(
+                "the kernel's firewall cannot tell control groups (CONFIG_NFT_SOCKET); open it for "
+                "a user instead"
+            )
+
     # ---- netlink ----
 
     def transact(self, steps: Sequence[encode.Step]) -> None:
@@ -202,36 +213,30 @@ class Tables:
         A batch whose last step cannot be done changes nothing; which step was refused tells.
         """
         owner = self._takes(flags=nfnl.TABLE_OWNER | nfnl.TABLE_PERSIST)
-        if not self._takes(device="lo", egress=True):
+        if not self._takes(device="lo"):
             raise MissingFacilityError(
                 "the kernel has no egress hook for nf_tables (CONFIG_NETFILTER_EGRESS), without "
                 "which packet sockets and bridges would leak; use a kernel that has it"
             )
         return Facilities(
             owner=owner,
-            absent=self._takes(device="tunneld-none", egress=True),
+            absent=self._takes(device="tunneld-none"),
         )
 
-    def _takes(self, *, flags: int = 0, device: str = "", egress: bool = False) -> bool:
-        name = nfnl.text(f"{_PROBE}-{os.getpid()}")
-        steps: list[encode.Step] = [
-            (nfnl.NEWTABLE, nfnl.NETDEV, ((1, name), (2, nfnl.be32(flags))), nfnl.CREATE)
-        ]
-        if egress:
-            value = nfnl.text(device)
-            hook: nfnl.Attribute = (
-                4,
-                (
-                    (1, nfnl.be32(nfnl.EGRESS)),
-                    (2, nfnl.be32(0)),
-                    (4, ((1, value),)),
-                ),
-            )
-            chain = ((1, name), (3, nfnl.text("probe")), hook, (7, nfnl.text("filter")))
-            steps.append((nfnl.NEWCHAIN, nfnl.NETDEV, chain, nfnl.CREATE))
+    def _takes(self, *, flags: int = 0, device: str = "", rule: match.Match | None = None) -> bool:
+        family = nfnl.NETDEV if rule is None else nfnl.INET
+        chains: tuple[Chain, ...] = ()
+        if device:
+            chains = (Chain("probe", (), Hook(nfnl.EGRESS, 0, drops=False, devices=(device,))),)
+        elif rule is not None:
+            some = Rule("probe", (rule,), match.ACCEPTED)
+            chains = (Chain("probe", (some,), Hook(nfnl.LOCAL_OUT, 0, drops=False)),)
+        name = f"{_PROBE}-{os.getpid()}"
+        ruleset = Ruleset("", (Table(family, name, chains),))
+        steps = encode.transaction(ruleset, flags=flags, remove=())
         # A chain that is not there cannot be removed: the kernel stops at this step at the latest.
-        never = ((1, name), (3, nfnl.text("never")))
-        steps.append((nfnl.DELCHAIN, nfnl.NETDEV, never, 0))
+        never = ((1, nfnl.text(name)), (3, nfnl.text("never")))
+        steps.append((nfnl.DELCHAIN, family, never, 0))
         try:
             self.transact(steps)
         except OSError as error:

@@ -128,6 +128,13 @@ def user(uid: int) -> Match:
     return Match(f"meta skuid {uid}", (_meta("skuid"), _compare(_native32(uid))))
 
 
+def control_group(level: int, number: int, path: str) -> Match:
+    """Match the control group whose process made the socket, or one below it."""
+    load: Expression = ("socket", ((1, be32(3)), (2, be32(_REGISTER)), (3, be32(level))))
+    shown = f'socket cgroupv2 level {level} "{path}"'
+    return Match(shown, (load, _compare(struct.pack("=Q", number))))
+
+
 def version(number: int, *, netdev: bool = False) -> Match:
     """Match IPv4 or IPv6."""
     if netdev:

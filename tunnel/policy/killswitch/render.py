@@ -123,10 +123,12 @@ def _save(wanted: Desired) -> Iterable[Rule]:
     if wanted.mark:
         way = (match.protocol(match.UDP), match.mark(wanted.mark))
         yield Rule("our mark is kept", (*way, match.keep_mark(wanted.mark)), ACCEPTED)
-        if wanted.portal is not None:
-            who = (match.into(wanted.portal.interface), match.user(wanted.portal.user))
-            keep = match.keep_mark(wanted.mark)
-            yield Rule(f"{wanted.portal}: answers come back", (*who, keep), ACCEPTED)
+    portal = wanted.portal
+    if portal is not None:
+        who = match.mark(portal.mark) if portal.user is None else match.user(portal.user)
+        keep = match.keep_mark(portal.mark)
+        theirs = (match.into(portal.interface), who, keep)
+        yield Rule(f"{portal}: answers come back", theirs, ACCEPTED)
 
 
 def _restore(wanted: Desired) -> Iterable[Rule]:
@@ -134,12 +136,13 @@ def _restore(wanted: Desired) -> Iterable[Rule]:
 
     Errors about our packets do too: they belong to the connection that they are about.
     """
+    portal = wanted.portal
+    if portal is not None:
+        theirs = (match.connection_mark(portal.mark), match.set_mark(portal.mark))
+        yield Rule(f"{portal}: answers get its mark", theirs, ACCEPTED)
     if wanted.mark:
         ours = (match.connection_mark(wanted.mark), match.set_mark(wanted.mark))
-        for number in (match.UDP, *((match.TCP,) if wanted.portal is not None else ())):
-            yield Rule(
-                f"answers get our mark ({number})", (match.protocol(number), *ours), ACCEPTED
-            )
+        yield Rule("answers get our mark", (match.protocol(match.UDP), *ours), ACCEPTED)
         for number, name in ((match.ICMP, "ICMP"), (match.ICMPV6, "ICMPv6")):
             yield Rule(f"{name} errors get our mark", (match.protocol(number), *ours), ACCEPTED)
 

@@ -98,11 +98,21 @@ class KillSwitch:
         return was_closed
 
     def set(self, desired: Desired) -> None:
-        """Make it another state, in one transaction, and read it back."""
-        self.desired = desired
+        """Make it another state, in one transaction, and read it back.
+
+        Raises TunnelError's kinds; then it is as it was.
+        """
+        portal = desired.portal
+        if portal is not None and portal.cgroup is not None and portal != self.desired.portal:
+            self._held().needs_control_groups()
+        former, self.desired = self.desired, desired
         services = tuple(str(one) for one in desired.inbound)
-        self._file.write(note.Note(desired.tunnel, self._arp_ignore, services))
-        self._put()
+        try:
+            self._file.write(note.Note(desired.tunnel, self._arp_ignore, services))
+            self._put()
+        except BaseException:
+            self.desired = former
+            raise
 
     def open(self) -> None:
         """Open it, and put back all that was changed."""
