@@ -159,24 +159,38 @@ def test_unless_confirmed_it_opens_again(world: World, killed: bool) -> None:
         if killed:
             os.kill(tunneld.process.pid, signal.SIGKILL)
             tunneld.wait()
-            client.ip("rule flush")  # what the tunnel's routing left is another matter
-            client.ip("rule add from all lookup main")
+            assert tunnelctl(client, "killswitch")["kill_switch"] == "blocked"
         else:
             tunneld.expect("nobody confirmed")
             assert tunneld.wait() == 0
             assert world.leftovers() == []
-        eventually("it opens", lambda: asked(client, LAN, 7, wait=0.3))
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            eventually("it opens", lambda kind=kind: asked(client, LAN, 7, kind, wait=0.3))
+        assert client.run(["ping", "-c1", "-W2", FAR]).returncode == 0  # not on the link
+        assert tunnelctl(client, "killswitch")["kill_switch"] == "off"
+    if killed:  # it is open, so that closing it is nothing that was done already
+        tunneld = start(world, "--confirm", "9")
+        tunneld.expect("kill switch closed")
+        tunneld.expect("connected")
+        assert not [line for line in tunneld.lines if "taken over" in line]
+        assert tunneld.end() == 0
     assert tunnelctl(client, "killswitch", "off")["kill_switch"] == "off"
+    assert world.leftovers() == []
 
 
 def test_confirmed_it_stays_closed(world: World) -> None:
     tunneld = start(world, "--confirm", "4")
     tunneld.expect("connected")
     assert 0 < tunnelctl(world.client, "killswitch", world.interface)["confirm"] <= 4
+    assert "unreachable" not in world.client.ip("route show table 74000")
     report = tunnelctl(world.client, "killswitch", "confirm", world.interface)
     assert report["confirm"] is None
+    assert "unreachable default" in world.client.ip("route show table 74000")
     assert not [rule for rule in report["rules"] if rule["rule"] == "not confirmed in time"]
     assert tunnelctl(world.client, "killswitch", "confirm", check=False).returncode == 1
+    world.config.write_text(world.config.read_text() + "PersistentKeepalive = 25\n")
+    tunnelctl(world.client, "reload", world.interface)  # the option still says --confirm 4
+    assert "unreachable default" in world.client.ip("route show table 74000")
     assert tunneld.end() == 0
 
 

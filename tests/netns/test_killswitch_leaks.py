@@ -116,11 +116,9 @@ def test_killed_at_any_moment_it_stays_closed(
         time.sleep(dice.uniform(0, 1.2))  # any moment of a start, or after it
         os.kill(tunneld.process.pid, signal.SIGKILL)
         tunneld.wait()
-    begun = time.monotonic()
     tunneld = start(world)
     tunneld.expect("taken over")
     tunneld.expect("connected")
-    assert time.monotonic() - begun < 20  # the measure is 2 s; this only ends a hang
     client.run(["kill", "-HUP", str(tunneld.process.pid)])
     tunneld.expect("reloaded")
     assert world.ping()

@@ -158,6 +158,9 @@ class Barrier:
 
         It is closed before the routes change, and opened after. Raises TunnelError.
         """
+        if policy.include_all_networks and self._switch is not None:
+            # What was confirmed stays so, and who has not confirmed yet still may.
+            policy = replace(policy, confirm=self.policy.confirm)
         if policy == self.policy:
             return
         former, self.policy = self.policy, policy
@@ -183,14 +186,19 @@ class Barrier:
         self.update(path=path, interfaces=interfaces)
         return path if self._switch is None else replace(path, bound=True)
 
-    def confirm(self) -> bool:
-        """Keep it closed past --confirm's time; whether there was anything to confirm."""
-        if self._timer is None:
+    async def confirm(self) -> bool:
+        """Keep it closed past --confirm's time; whether there was anything to confirm.
+
+        Raises TunnelError; then it opens in time.
+        """
+        if self._timer is None or self._reroute is None:
             return False
+        self._go_over(replace(self._wanted, confirm=None))
         self._timer.cancel()
         self._timer = None
-        self._go_over(replace(self._wanted, confirm=None))
+        self.policy = replace(self.policy, confirm=None)
         self._log.info("kill switch confirmed: it stays closed")
+        await self._reroute(replace(self.policy, portal=self._wanted.portal))
         return True
 
     @property

@@ -138,6 +138,7 @@ def _is_here(name: str) -> bool:
 
 def _alone(action: str, allowed: tuple[Inbound, ...], seconds: float | None) -> dict[str, Any]:
     """Work on the firewall without a tunneld."""
+    from tunnel.policy.apply import remove_left
     from tunnel.policy.killswitch.state import Desired
     from tunnel.policy.killswitch.switch import KillSwitch, standing_rules
 
@@ -150,6 +151,7 @@ def _alone(action: str, allowed: tuple[Inbound, ...], seconds: float | None) -> 
         switch.close(Desired(inbound=allowed, confirm=end), watch=False)
         switch.leave()
         if seconds is not None:
+            remove_left()  # or what a crash left would stay closed past that time
             _warn(f"it opens again in {seconds:g} s unless `tunnelctl killswitch confirm`")
     elif action == "confirm":
         if not closed:
@@ -157,9 +159,7 @@ def _alone(action: str, allowed: tuple[Inbound, ...], seconds: float | None) -> 
         switch.close(Desired(inbound=switch.inbound_left()), watch=False)
         switch.leave()
     elif action == "off":
-        from tunnel.policy.apply import remove_left
-
-        if closed or switch.was_left():
+        if switch.is_there() or switch.was_left():
             switch.close(Desired(), watch=False)
             switch.open()
         remove_left()
@@ -167,7 +167,7 @@ def _alone(action: str, allowed: tuple[Inbound, ...], seconds: float | None) -> 
     return {
         "schema": SCHEMA,
         "interface": None,
-        "kill_switch": "blocked" if rules else "off",
+        "kill_switch": "blocked" if switch.is_closed() else "off",
         "opening": None,
         "lockdown_on_exit": False,
         "confirm": seconds if action == "on" else None,
@@ -196,7 +196,7 @@ async def serve(
     """Answer tunnelctl's request in a tunneld."""
     action = request.get("action", "show")
     barrier, routing = session.barrier, session.config.routing
-    if action == "confirm" and not barrier.confirm():
+    if action == "confirm" and not await barrier.confirm():
         raise TunnelError(f"{session.interface}: there is nothing to confirm")
     if action == "off" and barrier.state != "off":
         await session.set_routing(

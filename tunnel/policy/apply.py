@@ -178,7 +178,7 @@ class MachineRoutes:
 
     def _apply(self, asked: Asked) -> Desired:
         slot, connection = self._held()
-        closes = asked.policy.include_all_networks
+        closes = asked.policy.include_all_networks and asked.policy.confirm is None
         if closes and not slot.note().closed:
             slot.record(replace(slot.note(), closed=True))
         wanted = Desired()

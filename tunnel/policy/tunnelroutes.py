@@ -18,7 +18,9 @@ vanish, and its routes with it, but what was to go through the tunnel goes nowhe
 *Include all networks*: the same, with everything included in both versions of IP, whatever the
 provider asks for. A version in which the tunnel has no address is unreachable at once, so that
 programs try the other. The table and its rule stand without the link too: before it is there, and
-after it is gone.
+after it is gone. As long as nobody has confirmed it (`confirm`) there are no such twins: the
+firewall alone keeps it closed then, which the kernel opens in time, and with the link all the
+routes of a tunnel that crashed are gone.
 
 What the network needs to stay alive goes past the last two by rules of their own: DHCP clients
 renew their leases with unicast packets. Neighbour and router discovery never asks these tables.
@@ -177,9 +179,10 @@ def _enforced(
     for network in (n for n in included if n not in holes and n.version in versions):
         if link is not None and network.version in present:
             routes.append(_via(link, network, table))
-        routes.append(
-            Route(network, table, metric=LAST_METRIC, type=RTN_UNREACHABLE, protocol=PROTOCOL)
-        )
+        if policy.confirm is None:
+            routes.append(
+                Route(network, table, metric=LAST_METRIC, type=RTN_UNREACHABLE, protocol=PROTOCOL)
+            )
     return routes + [_throw(network, table) for network in holes if network.version in versions]
 
 

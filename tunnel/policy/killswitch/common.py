@@ -14,6 +14,7 @@ from tunnel.settings import Address, Inbound
 
 TIMER_CONFIRM, TIMER_PORTAL = 1, 2
 LOOPBACK: Final = "lo"
+UNCONFIRMED: Final = "not confirmed in time"
 
 #: RFC 1918, RFC 3927, RFC 4193, RFC 4291: what no public network may claim, and multicast.
 LOCAL: Final = tuple(
@@ -54,7 +55,7 @@ def unconfirmed(wanted: Desired) -> Iterable[Rule]:
     """The dead man's switch, in the kernel's hands: it opens even if tunneld is killed."""
     if wanted.confirm is not None:
         ended = match.running(TIMERS, TIMER_CONFIRM, ended=True)
-        yield Rule("not confirmed in time", (ended,), ACCEPTED)
+        yield Rule(UNCONFIRMED, (ended,), ACCEPTED)
 
 
 def keep_alive_out(*, netdev: bool) -> Iterable[Rule]:

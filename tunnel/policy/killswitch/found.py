@@ -7,6 +7,7 @@ was sent must be there as it was sent, in the same order, and no chain or rule b
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -73,6 +74,16 @@ def tables(messages: Iterable[Message], name: str) -> list[FoundTable]:
             chain = table.chains.setdefault(_string(items[2]), FoundChain(None))
             chain.rules.append(_rule(items))
     return list(found.values())
+
+
+def timers(messages: Iterable[Message]) -> set[int]:
+    """Return the keys of the timers that run, from the answers to GETSETELEM."""
+    running = set()
+    for message in messages:
+        for _, element in parsed(dict(parsed(message.body)).get(3, b"")):
+            key = dict(parsed(dict(parsed(element)).get(1, b""))).get(1, b"")
+            running.add(int.from_bytes(key, sys.byteorder))
+    return running
 
 
 def counts(found: Iterable[FoundTable]) -> dict[tuple[int, str, str], tuple[int, int]]:

@@ -21,8 +21,9 @@ from typing import Final
 
 from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
 from tunnel.policy.killswitch import encode, found, match, nfnl
+from tunnel.policy.killswitch.common import TIMER_CONFIRM, UNCONFIRMED
 from tunnel.policy.killswitch.nfnl import Message
-from tunnel.policy.killswitch.ruleset import Chain, Hook, Rule, Ruleset, Table
+from tunnel.policy.killswitch.ruleset import TIMERS, Chain, Hook, Rule, Ruleset, Table
 
 #: A variable that names facilities to do without, with commas: owner, absent, cgroup. For tests.
 WITHOUT: Final = "TUNNELD_KILLSWITCH_WITHOUT"
@@ -99,6 +100,17 @@ class Tables:
                 break
         return found.tables(messages, name)
 
+    def closed(self, name: str) -> bool:
+        """Whether tables of this name are there, and wait for no timer that has ended."""
+        for table in self.read(name):
+            for chain in table.chains.values():
+                if any(rule.label == UNCONFIRMED for rule in chain.rules):
+                    items = ((1, nfnl.text(name)), (2, nfnl.text(TIMERS)))
+                    elements = self._dump(nfnl.GETSETELEM, table.family, items)
+                    return TIMER_CONFIRM in found.timers(elements)
+            return True
+        return False
+
     def replace(
         self, ruleset: Ruleset, name: str, *, flags: int, counts: encode.Counts | None = None
     ) -> None:
@@ -169,9 +181,11 @@ class Tables:
         if not acknowledged:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    def _dump(self, kind: int) -> list[Message]:
+    def _dump(
+        self, kind: int, family: int = nfnl.UNSPEC, items: Sequence[nfnl.Attribute] = ()
+    ) -> list[Message]:
         sequence = self._next(1)
-        self._socket.send(nfnl.message(kind, sequence, nfnl.UNSPEC, (), flags=nfnl.ROOT_AND_MATCH))
+        self._socket.send(nfnl.message(kind, sequence, family, items, flags=nfnl.ROOT_AND_MATCH))
         messages = []
         for message in self._answers():
             if message.sequence != sequence:

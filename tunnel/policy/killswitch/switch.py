@@ -85,7 +85,7 @@ class KillSwitch:
         before = self._file.read()
         try:
             self._tables = Tables(self._facilities)
-            was_closed = bool(self._tables.read(TABLE))
+            was_closed = self._tables.closed(TABLE)
             former = note.set_arp_ignore()
             self._arp_ignore = before.arp_ignore or former
             self.set(desired)
@@ -93,7 +93,7 @@ class KillSwitch:
                 self._watch = Watch(self._tables.port, self._firewall_changed, self._links_changed)
                 self._links_changed()  # what came while nobody watched
         except BaseException:
-            self._let_go(keep=bool(before.interface or self.is_closed()))
+            self._let_go(keep=bool(before.interface or self.is_there()))
             raise
         return was_closed
 
@@ -132,13 +132,16 @@ class KillSwitch:
         self._let_go(keep=True)
 
     @staticmethod
-    def is_closed() -> bool:
+    def is_there() -> bool:
         """Whether the kernel has such tables, whoever made them."""
-        tables = Tables(Facilities())
-        try:
+        with contextlib.closing(Tables(Facilities())) as tables:
             return bool(tables.read(TABLE))
-        finally:
-            tables.close()
+
+    @staticmethod
+    def is_closed() -> bool:
+        """Whether they are there, and have not opened because nobody confirmed them in time."""
+        with contextlib.closing(Tables(Facilities())) as tables:
+            return tables.closed(TABLE)
 
     def was_left(self) -> bool:
         """Whether somebody who is gone has left something to be put back."""
@@ -230,11 +233,8 @@ class KillSwitch:
 
 def standing_rules() -> list[dict[str, Any]]:
     """Return the rules in the kernel, whoever made them; none where it is open."""
-    tables = Tables(Facilities())
-    try:
+    with contextlib.closing(Tables(Facilities())) as tables:
         return rules(tables.read(TABLE))
-    finally:
-        tables.close()
 
 
 def rules(there: list[found.FoundTable], ruleset: Ruleset | None = None) -> list[dict[str, Any]]:
