@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from typing import Any
 
@@ -25,14 +25,19 @@ class Network(Machine):
     """The machine, but for names: `echo.test` is loopback, `dead.test` never answers."""
 
     async def open_connection(self, host: str, port: int) -> Streams:
-        if host == "dead.test":
-            await asyncio.Event().wait()
         return await super().open_connection(await self._address(host), port)
+
+    async def create_connection(
+        self, protocol_factory: Callable[[], Any], host: str, port: int
+    ) -> tuple[Any, Any]:
+        return await super().create_connection(protocol_factory, await self._address(host), port)
 
     async def lookup(self, host: str, family: int = socket.AF_UNSPEC) -> list[Address]:
         return [ip_address(await self._address(host))]
 
     async def _address(self, host: str) -> str:
+        if host == "dead.test":
+            await asyncio.Event().wait()
         if host == "echo.test":
             return HOST
         if not host[-1].isdigit():

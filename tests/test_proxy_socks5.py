@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.loops import Runner
+from tests.loops import Runner, until
 from tests.proxy_world import HOST, LOG, Network, echo, exchange, free_port, port_of
-from tunnel.proxy import clients, socks5
+from tunnel.proxy import clients, socks5wire as socks5
+from tunnel.proxy.capacity import REFUSED_AT_ONCE, Capacity
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.dialer import Streams
+from tunnel.proxy.relay import reset
 from tunnel.proxy.socks5 import Socks5, code_for
 
 OPEN = b"\x05\x01\x00"
@@ -24,8 +26,10 @@ DATA = os.urandom(3 << 20)
 
 
 @contextlib.asynccontextmanager
-async def proxy(credentials: Credentials | None = None) -> AsyncIterator[Any]:
-    made = Socks5(Network(), LOG, credentials)
+async def proxy(
+    credentials: Credentials | None = None, capacity: Capacity | None = None
+) -> AsyncIterator[Any]:
+    made = Socks5(Network(), LOG, credentials, capacity)
     await made.clients.listen(Network(), HOST, 0)
     try:
         yield made
@@ -149,19 +153,82 @@ def test_credentials(run: Runner, name: bytes, password: bytes, status: int) -> 
     run(work())
 
 
-def test_too_many_clients_are_turned_away(run: Runner) -> None:
+def test_too_many_clients_are_told_so(run: Runner) -> None:
     async def work() -> None:
-        async with proxy() as made:
-            made.clients._most = 1
-            _, (method,) = await say(made, OPEN)
+        async with echo() as port, proxy(capacity=Capacity(1)) as made:
+            first, (method,) = await say(made, OPEN)
             assert method == b"\x05\x00"
-            reader, writer = await asyncio.open_connection(HOST, port_of(made.clients))
-            with contextlib.suppress(ConnectionResetError):
-                assert await reader.read() == b""
-            writer.close()
-            assert made.clients.refused == 1
+            wish = request(HOST, port)
+            more, (_, reply) = await say(made, OPEN, wish)
+            assert reply[:2] == bytes([5, socks5.FAILURE])
+            assert await more[0].read() == b""
+            assert made.clients.capacity.refused == 1
+            first[1].close()
+            await until(lambda: not made.clients.capacity.taken)
+            streams, (_, reply) = await say(made, OPEN, wish)
+            assert reply[:2] == b"\x05\x00"
+            assert await exchange(streams, b"there is room again") == b"there is room again"
 
     run(work())
+
+
+def test_a_flood_of_clients_is_reset(run: Runner) -> None:
+    async def work() -> None:
+        async with proxy(capacity=Capacity(-REFUSED_AT_ONCE)) as made:
+            with pytest.raises(ConnectionResetError):
+                await say(made, OPEN)
+            await until(lambda: made.clients.capacity.refused == 1)
+            assert not made.clients.capacity.taken
+
+    run(work())
+
+
+@pytest.mark.parametrize("cut", [1, 3])
+def test_requests_come_in_pieces_and_with_what_follows(run: Runner, cut: int) -> None:
+    async def work() -> None:
+        async with echo() as port, proxy() as made:
+            reader, writer = await asyncio.open_connection(HOST, port_of(made.clients))
+            said = OPEN + request(b"echo.test", port) + DATA
+            for start in range(0, 40, cut):
+                writer.write(said[start : start + cut])
+                await asyncio.sleep(0)
+            writer.write(said[start + cut :])
+            writer.write_eof()
+            answer = await reader.read()
+            assert answer[:4] == b"\x05\x00\x05\x00"
+            assert answer[12:] == DATA
+            writer.close()
+
+    run(work())
+
+
+def test_a_reset_of_one_side_is_a_reset_of_the_other(run: Runner) -> None:
+    """A transfer that broke must not look like one that ended."""
+
+    async def work() -> None:
+        far: list[Any] = []
+        server = await asyncio.get_running_loop().create_server(lambda: Kept(far), HOST, 0)
+        async with proxy() as made:
+            wish = request(HOST, port_of(server))
+            streams, _ = await say(made, OPEN, wish)
+            await until(lambda: bool(far))
+            reset(far[0])
+            with pytest.raises(ConnectionResetError):
+                await streams[0].read()
+            assert await until(lambda: not made.clients.capacity.taken) is None
+        server.close()
+
+    run(work())
+
+
+class Kept(asyncio.Protocol):
+    """Puts its transport into a list."""
+
+    def __init__(self, kept: list[Any]) -> None:
+        self.kept = kept
+
+    def connection_made(self, transport: Any) -> None:
+        self.kept.append(transport)
 
 
 class Datagrams(asyncio.DatagramProtocol):

@@ -17,6 +17,7 @@ from tunnel.places import Forward, Place
 
 if TYPE_CHECKING:
     from tunnel.config import ProxyConfig
+    from tunnel.proxy.capacity import Capacity
     from tunnel.proxy.credentials import Credentials
     from tunnel.proxy.dialer import Dialer
 
@@ -41,6 +42,7 @@ class Proxies:
         self._log = log
         self._wanted = _ways(proxy)
         self._open: dict[_Way, Any] = {}
+        self._capacity: Capacity | None = None
 
     @property
     def none_wanted(self) -> bool:
@@ -49,14 +51,17 @@ class Proxies:
 
     async def start(self, tunnel: Dialer) -> None:
         """Open all. Raises TunnelError, which names the one that cannot be."""
+        from tunnel.proxy.capacity import of_process
         from tunnel.proxy.dialer import Machine
 
         machine = Machine()
+        if self._capacity is None and self._wanted:
+            self._capacity = of_process(self._log)
         for way in self._wanted:
             if way not in self._open:
                 inside = way.kind == "expose"
                 near, far = (tunnel, machine) if inside else (machine, tunnel)
-                await self._listen(way, _listener(way, far, self._log), near)
+                await self._listen(way, _listener(way, far, self._log, self._capacity), near)
 
     async def follow(self, proxy: ProxyConfig, tunnel: Dialer) -> None:
         """Go over to another configuration. Raises ConfigError, and TunnelError as `start`."""
@@ -91,16 +96,16 @@ def _ways(proxy: ProxyConfig) -> dict[_Way, None]:
     return dict.fromkeys(ways)
 
 
-def _listener(way: _Way, far: Dialer, log: logging.Logger) -> Any:
+def _listener(way: _Way, far: Dialer, log: logging.Logger, capacity: Capacity | None) -> Any:
     """Return what listens; modules are loaded for what is used."""
     if way.forward is None and way.kind == "SOCKS5":
         from tunnel.proxy.socks5 import Socks5
 
-        return Socks5(far, log, way.admitted).clients
+        return Socks5(far, log, way.admitted, capacity).clients
     if way.forward is None:
         from tunnel.proxy.http import HttpProxy
 
-        return HttpProxy(far, log, way.admitted).clients
+        return HttpProxy(far, log, way.admitted, capacity).clients
     host, port = way.forward.to.host, way.forward.to.port
     if way.forward.protocol == "udp":
         from tunnel.proxy.udpforward import UdpForward
@@ -108,4 +113,4 @@ def _listener(way: _Way, far: Dialer, log: logging.Logger) -> Any:
         return UdpForward(far, host, port)
     from tunnel.proxy.clients import Clients, forwarder
 
-    return Clients(forwarder(far, host, port), log)
+    return Clients(forwarder(far, host, port), log, capacity)

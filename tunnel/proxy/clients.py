@@ -1,6 +1,7 @@
 """Serving many clients at once: a bound on how many, and an end for all of them.
 
-Each client is a task of its own, so that one whose destination is dead waits alone.
+A client is either a task that talks through streams, or a protocol that does without both, where
+clients are many and short. One whose destination is dead waits alone in either case.
 """
 
 from __future__ import annotations
@@ -9,29 +10,38 @@ import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final, Protocol
 
 from tunnel.errors import TunnelError
+from tunnel.proxy.capacity import Capacity
 from tunnel.proxy.dialer import Dialer, Server, Streams
+from tunnel.proxy.relay import End, reset
 from tunnel.proxy.splice import hang_up, splice
 
-MOST: Final = 4096
-"""Clients of one listener; further ones are closed at once."""
 CONNECT_SECONDS: Final = 30.0
 
 OnClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Clients:
-    """One listener and those whom it serves. `serve` is run for each client, until it is over."""
+    """One listener and those whom it serves; `serve` is run for each client, until it is over.
 
-    def __init__(self, serve: OnClient, log: logging.Logger, *, most: int = MOST) -> None:
+    `refuse` is run for those beyond the capacity; without it they are reset.
+    """
+
+    def __init__(
+        self,
+        serve: OnClient,
+        log: logging.Logger,
+        capacity: Capacity | None = None,
+        refuse: OnClient | None = None,
+    ) -> None:
         self._serve = serve
+        self._refuse = refuse
         self._log = log
-        self._most = most
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: Server | None = None
-        self.refused = 0
+        self.capacity = capacity or Capacity()
 
     async def listen(self, network: Dialer, host: str | None, port: int) -> None:
         """Begin to listen. Raises OSError."""
@@ -46,28 +56,90 @@ class Clients:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) >= self._most:
-            self.refused += 1
-            writer.transport.abort()
+        if not self.capacity.enter():
+            reset(writer.transport)
             return
+        serve = self._refuse if self.capacity.is_over else self._serve
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            await self._serve(reader, writer)
-            await hang_up(writer)
+            if serve is None:
+                reset(writer.transport)
+            else:
+                await serve(reader, writer)
+                await hang_up(writer)
         except (OSError, EOFError) as error:
             self._log.debug("a client: %s", error)
         finally:
+            self.capacity.leave()
             self._tasks.discard(task)
             writer.transport.abort()  # a client that does not read cannot hold up the end
 
 
+class Guest(Protocol):
+    """A client that is a protocol: it enters a `Guests` when it comes, and leaves it at its end."""
+
+    def end(self) -> None:
+        """Go now."""
+
+
+class Guests:
+    """One listener and the protocols that serve its clients; `make` makes one."""
+
+    def __init__(
+        self, make: Callable[[], asyncio.BaseProtocol], capacity: Capacity | None = None
+    ) -> None:
+        self._make = make
+        self._there: dict[Guest, None] = {}
+        self._server: Server | None = None
+        self._empty: asyncio.Future[None] | None = None
+        self.capacity = capacity or Capacity()
+
+    async def listen(self, network: Dialer, host: str | None, port: int) -> None:
+        """Begin to listen. Raises OSError."""
+        self._server = await network.create_server(self._make, host, port)
+
+    async def aclose(self) -> None:
+        """Listen no more, and end all clients."""
+        if self._server is not None:
+            self._server.close()
+        if self._there:
+            self._empty = asyncio.get_running_loop().create_future()
+            for guest in list(self._there):
+                guest.end()
+            await self._empty
+
+    def enter(self, guest: Guest) -> bool:
+        """Count a client in; False where there is no place, not even to refuse it in words."""
+        if not self.capacity.enter():
+            return False
+        self._there[guest] = None
+        return True
+
+    def leave(self, guest: Guest) -> None:
+        """Count a client out."""
+        if self._there.pop(guest, self) is not self:
+            self.capacity.leave()
+            if self._empty is not None and not self._there and not self._empty.done():
+                self._empty.set_result(None)
+
+
 async def connect(network: Dialer, host: str, port: int) -> Streams:
     """Connect within a bounded time. Raises OSError, of which TimeoutError is one."""
+    streams: Streams = await _within(network.open_connection(host, port))
+    return streams
+
+
+async def dial(network: Dialer, far: End, host: str, port: int) -> None:
+    """Give an end a connection, within a bounded time. Raises OSError, as `connect` does."""
+    await _within(network.create_connection(lambda: far, host, port))
+
+
+async def _within(connecting: Awaitable[Any]) -> Any:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            return await network.open_connection(host, port)
+            return await connecting
     except TunnelError as error:
         raise OSError(errno.ENETDOWN, str(error)) from error
 
@@ -79,7 +151,7 @@ def forwarder(network: Dialer, host: str, port: int) -> OnClient:
         try:
             far = await connect(network, host, port)
         except OSError:
-            writer.transport.abort()  # as the destination itself would refuse
+            reset(writer.transport)  # as the destination itself would refuse
             raise
         await splice((reader, writer), far)
 

@@ -10,10 +10,11 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tunnel.settings import Address
 
+BACKLOG: Final = 1024
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 OnClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -32,8 +33,20 @@ class Dialer(Protocol):
         """Connect to an address or a name."""
         ...
 
+    async def create_connection(
+        self, protocol_factory: Callable[[], Any], host: str, port: int, /
+    ) -> tuple[Any, Any]:
+        """Connect to an address or a name, with a protocol."""
+        ...
+
     async def start_server(self, on_client: OnClient, host: str | None, port: int, /) -> Server:
         """Listen."""
+        ...
+
+    async def create_server(
+        self, protocol_factory: Callable[[], Any], host: str | None, port: int, /
+    ) -> Server:
+        """Listen, with a protocol for each client."""
         ...
 
     async def create_datagram_endpoint(
@@ -58,9 +71,23 @@ class Machine:
         """Connect to an address or a name."""
         return await asyncio.open_connection(host, port)
 
+    async def create_connection(
+        self, protocol_factory: Callable[[], Any], host: str, port: int
+    ) -> tuple[Any, Any]:
+        """Connect to an address or a name, with a protocol."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_connection(protocol_factory, host, port)
+
     async def start_server(self, on_client: OnClient, host: str | None, port: int) -> Server:
         """Listen."""
-        return await asyncio.start_server(on_client, host, port)
+        return await asyncio.start_server(on_client, host, port, backlog=BACKLOG)
+
+    async def create_server(
+        self, protocol_factory: Callable[[], Any], host: str | None, port: int
+    ) -> Server:
+        """Listen, with a protocol for each client."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(protocol_factory, host, port, backlog=BACKLOG)
 
     async def create_datagram_endpoint(
         self,

@@ -17,6 +17,7 @@ import logging
 import re
 from typing import Final
 
+from tunnel.proxy.capacity import Capacity
 from tunnel.proxy.clients import Clients, connect
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.dialer import Dialer, Streams
@@ -36,12 +37,19 @@ class HttpProxy:
     """An HTTP proxy into a network; `credentials` None admits everybody."""
 
     def __init__(
-        self, network: Dialer, log: logging.Logger, credentials: Credentials | None = None
+        self,
+        network: Dialer,
+        log: logging.Logger,
+        credentials: Credentials | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self._network = network
         self._log = log
         self._credentials = credentials
-        self.clients = Clients(self._serve, log)
+        self.clients = Clients(self._serve, log, capacity, self._turn_away)
+
+    async def _turn_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _refuse(reader, writer, "503 Service Unavailable", "too many clients at once")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,12 +1,10 @@
-"""SOCKS5 (RFC 1928) with name and password (RFC 1929): CONNECT and UDP ASSOCIATE.
-
-    client: 5, methods          proxy: 5, method
-    client: name, password      proxy: 1, status                (where credentials are asked for)
-    client: 5, command, target  proxy: 5, reply, bound address
-    then bytes both ways, or datagrams for as long as this connection is open
+"""A SOCKS5 proxy (RFC 1928, RFC 1929): CONNECT and UDP ASSOCIATE into a network.
 
 Names are resolved by the network that is dialled, never by this machine's resolver. BIND is
 answered as not supported, fragments of datagrams are dropped, as RFC 1928 section 7 allows.
+
+A client is a protocol, not a task: connections through a proxy are many and short, and all that one
+needs is told by the bytes that come. Only the dialling, which may wait for anything, is a task.
 """
 
 from __future__ import annotations
@@ -15,25 +13,30 @@ import asyncio
 import errno
 import logging
 import socket
-import struct
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
+from typing import Any, Final
 
 from tunnel.proxy.associate import Association
-from tunnel.proxy.clients import Clients, connect
+from tunnel.proxy.capacity import Capacity
+from tunnel.proxy.clients import Guests, dial
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.dialer import Dialer
-from tunnel.proxy.splice import splice
+from tunnel.proxy.relay import End, join, reset
+from tunnel.proxy.socks5wire import (
+    CONNECT,
+    EXPIRED,
+    FAILURE,
+    GRANTED,
+    REFUSED,
+    UNREACHABLE_HOST,
+    UNREACHABLE_NET,
+    BadRequest,
+    Negotiation,
+    reply,
+)
 
-VERSION, NO_METHOD = 5, 0xFF
-NO_AUTHENTICATION, PASSWORD = 0, 2
-CONNECT, ASSOCIATE = 1, 3
-IPV4, NAME, IPV6 = 1, 3, 4
-GRANTED, FAILURE, UNREACHABLE_NET, UNREACHABLE_HOST, REFUSED, EXPIRED = 0, 1, 3, 4, 5, 6
-BAD_COMMAND, BAD_ADDRESS = 7, 8
 #: Seconds that a client has for its part of the negotiation.
 NEGOTIATION: Final = 30.0
-_NOWHERE: Final = bytes([IPV4]) + bytes(6)
+_EARLY_MOST: Final = 65_536  # bytes that a client may send before it is connected
 _REPLIES: Final = {
     errno.ENETUNREACH: UNREACHABLE_NET,
     errno.EHOSTUNREACH: UNREACHABLE_HOST,
@@ -42,89 +45,172 @@ _REPLIES: Final = {
 }
 
 
-class BadRequest(Exception):
-    """The client does not speak this protocol; the connection is closed."""
-
-
 class Socks5:
     """A SOCKS5 proxy into a network; `credentials` None admits everybody."""
 
     def __init__(
-        self, network: Dialer, log: logging.Logger, credentials: Credentials | None = None
+        self,
+        network: Dialer,
+        log: logging.Logger,
+        credentials: Credentials | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
-        self._network = network
-        self._log = log
-        self._credentials = credentials
-        self.clients = Clients(self._serve, log)
+        self.network = network
+        self.log = log
+        self.credentials = credentials
+        self.clients = Guests(lambda: _Client(self), capacity)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(NEGOTIATION):
-                if not await self._admit(reader, writer):
-                    return
-                command, host, port = await _request(reader)
-        except BadRequest as error:
-            self._log.debug("SOCKS5: %s", error)
+
+class _Client(End):
+    """One client, from its first byte to its last."""
+
+    __slots__ = (
+        "_deadline", "_dialling", "_early", "_full", "_loop", "_negotiation", "_proxy", "_task",
+    )  # fmt: skip
+
+    def __init__(self, proxy: Socks5) -> None:
+        super().__init__()
+        self._proxy = proxy
+        self._loop = asyncio.get_running_loop()
+        self._negotiation: Negotiation | None = Negotiation(proxy.credentials)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._dialling = False
+        self._early = b""  # what it sent after its request
+        self._full = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        clients = self._proxy.clients
+        if not clients.enter(self):
+            reset(transport)
             return
-        except _BadAddress:
-            writer.write(_reply(BAD_ADDRESS))
-            return
-        if command == CONNECT:
-            await self._connect(reader, writer, host, port)
-        elif command == ASSOCIATE:
-            await self._associate(reader, writer)
+        self._full = clients.capacity.is_over
+        self._deadline = self._loop.call_later(NEGOTIATION, transport.abort)
+
+    def end(self) -> None:
+        """Go now."""
+        self.transport.abort()
+
+    # ---- what comes ----
+
+    def data_received(self, data: bytes) -> None:
+        other = self.other
+        if other is not None:
+            other.transport.write(data)
+        elif self._negotiation is not None:
+            self._negotiate(self._negotiation, data)
+        elif self._dialling:
+            self._early += data
+            if len(self._early) >= _EARLY_MOST:
+                self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        if self.other is not None:
+            return super().eof_received()
+        self.finished = True
+        return self._dialling  # it may still want to hear
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        super().connection_lost(error)
+        self._negotiated()
+        task = self._task
+        if task is None or task.done():
+            self._proxy.clients.leave(self)
         else:
-            writer.write(_reply(BAD_COMMAND))
+            task.cancel()
+            task.add_done_callback(lambda _: self._proxy.clients.leave(self))
 
-    async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        version, count = await reader.readexactly(2)
-        if version != VERSION:
-            raise BadRequest(f"version {version} instead of 5")
-        offered = await reader.readexactly(count)
-        wanted = NO_AUTHENTICATION if self._credentials is None else PASSWORD
-        if wanted not in offered:
-            writer.write(bytes([VERSION, NO_METHOD]))
-            return False
-        writer.write(bytes([VERSION, wanted]))
-        if self._credentials is None:
-            return True
-        version, length = await reader.readexactly(2)
-        if version != 1:
-            raise BadRequest(f"version {version} of the negotiation instead of 1")
-        name = await reader.readexactly(length)
-        (length,) = await reader.readexactly(1)
-        password = await reader.readexactly(length)
-        admitted = self._credentials.admit(name, password)
-        writer.write(bytes([1, 0 if admitted else 1]))
-        return admitted
+    # ---- what it wants ----
 
-    async def _connect(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int
-    ) -> None:
+    def _negotiate(self, negotiation: Negotiation, data: bytes) -> None:
         try:
-            far = await connect(self._network, host, port)
-        except OSError as error:
-            self._log.debug("SOCKS5: no connection: %s", error)
-            writer.write(_reply(code_for(error)))
+            answer = negotiation.receive(data)
+        except BadRequest as error:
+            self._proxy.log.debug("SOCKS5: %s", error)
+            self.transport.close()
             return
-        writer.write(_reply(GRANTED, far[1].get_extra_info("sockname")))
-        await splice((reader, writer), far)
+        if answer:
+            self.transport.write(answer)
+        if not negotiation.over:
+            return
+        request = negotiation.request
+        if request is None:
+            self.transport.close()
+            return
+        if self._full:
+            self._proxy.log.debug("SOCKS5: there are too many clients; one was refused")
+            self._refuse(FAILURE)
+            return
+        self._early = negotiation.rest
+        self._negotiated()
+        self._dialling = request.command == CONNECT
+        work = self._connect(request.host, request.port) if self._dialling else self._associate()
+        self._task = self._loop.create_task(work)
 
-    async def _associate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = writer.get_extra_info("peername")[0]
-        near = writer.get_extra_info("sockname")[0]
-        association = Association(self._network, client)
+    def _negotiated(self) -> None:
+        self._negotiation = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, code: int) -> None:
+        self.transport.write(reply(code))
+        self.transport.close()
+
+    async def _connect(self, host: str, port: int) -> None:
+        try:
+            await dial(self._proxy.network, _Far(self), host, port)
+        except OSError as error:
+            self._dialling = False
+            self._proxy.log.debug("SOCKS5: no connection: %s", error)
+            self._refuse(code_for(error))
+
+    def connected(self, far: End) -> None:
+        """The destination is there: say so, then carry."""
+        self._dialling = False
+        if self.transport.is_closing():
+            far.transport.abort()
+            return
+        self.transport.write(reply(GRANTED, *far.transport.get_extra_info("sockname")[:2]))
+        join(self, far)
+        early, self._early = self._early, b""
+        if early:
+            far.transport.write(early)
+            if len(early) >= _EARLY_MOST:
+                self.transport.resume_reading()
+        if self.finished:
+            far.transport.write_eof()
+
+    async def _associate(self) -> None:
+        """Carry datagrams for as long as this connection is open."""
+        client = self.transport.get_extra_info("peername")[0]
+        near = self.transport.get_extra_info("sockname")[0]
+        association = Association(self._proxy.network, client)
         try:
             place = await association.open(near)
         except OSError as error:
-            writer.write(_reply(code_for(error)))
+            self._refuse(code_for(error))
             return
         try:
-            writer.write(_reply(GRANTED, place))
-            while await reader.read(4096):  # it lasts as long as this connection
-                pass
+            self.transport.write(reply(GRANTED, *place))
+            await self._loop.create_future()  # until connection_lost cancels it
         finally:
             await association.aclose()
+
+
+class _Far(End):
+    """A client's destination. It is joined as soon as it stands, before anything comes of it."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: _Client) -> None:
+        super().__init__()
+        self._client = client
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._client.connected(self)
 
 
 def code_for(error: OSError) -> int:
@@ -134,39 +220,3 @@ def code_for(error: OSError) -> int:
     if isinstance(error, socket.gaierror):
         return UNREACHABLE_HOST
     return _REPLIES.get(error.errno or 0, FAILURE)
-
-
-class _BadAddress(Exception):
-    pass
-
-
-async def _request(reader: asyncio.StreamReader) -> tuple[int, str, int]:
-    """Read a request: command, host and port."""
-    version, command, _, kind = await reader.readexactly(4)
-    if version != VERSION:
-        raise BadRequest(f"version {version} of the request instead of 5")
-    if kind == NAME:
-        (length,) = await reader.readexactly(1)
-        try:
-            host = (await reader.readexactly(length)).decode("ascii")
-        except UnicodeDecodeError:
-            raise _BadAddress from None
-        if not host or not host.isprintable():
-            raise _BadAddress
-    elif kind in (IPV4, IPV6):
-        host = str(ip_address(await reader.readexactly(4 if kind == IPV4 else 16)))
-    else:
-        raise _BadAddress
-    (port,) = struct.unpack("!H", await reader.readexactly(2))
-    return command, host, port
-
-
-def _reply(code: int, place: tuple[str, int] | None = None) -> bytes:
-    head = bytes([VERSION, code, 0])
-    return head + (_NOWHERE if place is None else written(ip_address(place[0]), place[1]))
-
-
-def written(address: IPv4Address | IPv6Address, port: int) -> bytes:
-    """Return an address and port as SOCKS5 writes them."""
-    kind = IPV4 if address.version == 4 else IPV6
-    return bytes([kind]) + address.packed + struct.pack("!H", port)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from ipaddress import IPv4Address, IPv6Address, ip_address
+import socket
+from ipaddress import ip_address
 from typing import Any
 
 from tunnel.netstack.tcpsocket import Place
@@ -12,6 +13,13 @@ from tunnel.netstack.tcpsocket import Place
 def literal(host: str) -> bytes | None:
     """Return the packed address that `host` spells, None for a name."""
     try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except (OSError, ValueError):
+        return _scoped(host) if "%" in host else None
+
+
+def _scoped(host: str) -> bytes | None:
+    try:
         return ip_address(host).packed
     except ValueError:
         return None
@@ -19,7 +27,7 @@ def literal(host: str) -> bytes | None:
 
 def text(address: bytes) -> str:
     """Spell a packed address."""
-    return str(IPv4Address(address) if len(address) == 4 else IPv6Address(address))
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
 def spelt(place: Place) -> tuple[Any, ...]:
