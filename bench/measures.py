@@ -8,7 +8,6 @@ ladder at which at most one in a hundred is lost.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import re
 import subprocess
@@ -20,6 +19,7 @@ from statistics import mean
 from typing import Any
 
 from bench.lab import Tunnel, Wire
+from tools.compiled import compiled
 
 IPERF_PORT = "5201"
 LOSS = 0.01  # of small packets, at most
@@ -199,23 +199,9 @@ def loaded(run: Run) -> dict[str, float]:
     return {"loaded_average": mean(times), "loaded_p99": percentile(times, 0.99)}
 
 
-@functools.cache
-def _generator() -> Path:
-    """Compile datagrams.c, once, into a folder that lives as long as this process."""
-    folder = tempfile.TemporaryDirectory(prefix="sidebyside-")
-    _generator_folders.append(folder)
-    program = Path(folder.name) / "datagrams"
-    source = Path(__file__).with_name("datagrams.c")
-    subprocess.run(["cc", "-O2", "-o", str(program), str(source)], check=True)
-    return program
-
-
-_generator_folders: list[tempfile.TemporaryDirectory[str]] = []
-
-
 def _try_rate(run: Run, rate: float, seconds: float) -> tuple[float, float]:
     """Send small packets at a rate; return the rate that was reached and the share lost."""
-    program = str(_generator())
+    program = str(compiled(Path(__file__).with_name("datagrams.c")))
     with subprocess.Popen(
         run.wire.b.command([program, "count", run.far, "7000"]), stdout=subprocess.PIPE, text=True
     ) as counter:

@@ -10,7 +10,6 @@ load and the far end are the same for all.
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import os
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from bench.implementations import Daemon, Implementation, eventually
 from bench.lab import MTU, PORT, Wire
+from tools.compiled import compiled
 
 OURS, THEIRS, KERNEL = "tunneld", "wireproxy", "kernel-over-tun"
 SOCKS, STREAMS = 1080, 7000
@@ -170,15 +170,6 @@ def serving(wire: Wire) -> Iterator[None]:
         server.wait()
 
 
-@functools.cache
 def streams() -> Path:
-    """Compile streams.c, once, into a folder that lives as long as this process."""
-    folder = tempfile.TemporaryDirectory(prefix="netstack-")
-    _folders.append(folder)
-    program = Path(folder.name) / "streams"
-    source = Path(__file__).with_name("streams.c")
-    subprocess.run(["cc", "-O2", "-o", str(program), str(source)], check=True)
-    return program
-
-
-_folders: list[tempfile.TemporaryDirectory[str]] = []
+    """Return the program of streams.c."""
+    return compiled(Path(__file__).with_name("streams.c"))
