@@ -242,7 +242,10 @@ class Receiver:
         return parts
 
     def read(self, most: int) -> bytes:
-        """Give up to `most` bytes in one piece."""
+        """Give up to `most` bytes in one piece: a large one as it came, small ones joined."""
+        ready = self._ready
+        if ready and not self._offset and len(ready[0]) >= _COPIED:
+            most = min(most, len(ready[0]))
         parts = self.take(most)
         if len(parts) == 1 and isinstance(parts[0], bytes):
             return parts[0]

@@ -56,6 +56,11 @@ class SendBuffer:
         self._chunks.append(chunk)
         self._starts.append(self.end)
 
+    def contiguous(self, start: int) -> int:
+        """Return how many bytes from `start` on `slice` gives without a copy."""
+        i = bisect_right(self._starts, start) - 1
+        return self._starts[i] + len(self._chunks[i]) - start
+
     def slice(self, start: int, end: int) -> bytes | memoryview:
         """Return [start, end), which must lie inside: a view into one chunk, else a copy."""
         i = bisect_right(self._starts, start) - 1

@@ -12,15 +12,14 @@ from typing import Final, NamedTuple
 
 from tunnel.netstack.acks import Ack
 from tunnel.netstack.congestion.control import CongestionControl
+from tunnel.netstack.pacing import MAX_UNIT, Pacer, quantum
 from tunnel.netstack.pathprobe import AGAIN, FOLLOWERS, SUSPICIOUS, PathSearch, safer
 from tunnel.netstack.recovery import Recovery
-from tunnel.netstack.rtt import MAX_RTO, MILLISECOND, SECOND
+from tunnel.netstack.rtt import MAX_RTO, SECOND
 from tunnel.netstack.sendbuffer import SendBuffer
 from tunnel.netstack.states import Mode
 
-MAX_UNIT: Final = 65_000  # payload bytes of one unit, so that headers fit into 65535
-_QUANTA: Final = 1000  # a second: a paced unit lasts about a millisecond
-_LATE: Final = 2 * MILLISECOND  # what a caller may be late without loss of rate: timers are coarse
+_WORTH_A_COPY: Final = 16_384  # bytes: what is put together is not worth more units
 
 _make = tuple.__new__  # as in segment.py
 
@@ -38,7 +37,7 @@ class Sender:
     """From the initial sequence number on; `una`, `nxt` and so on are unwrapped positions."""
 
     __slots__ = (
-        "_duplicates", "_forced", "_most", "_pace_at", "_paced", "_persist_at", "_persist_count",
+        "_duplicates", "_forced", "_most", "_pacer", "_persist_at", "_persist_count",
         "_search", "_seen_ack", "_seen_sequence", "buffer", "corked", "end", "fin",
         "largest_window", "nodelay", "open", "pacing", "recovery", "segment", "start", "window",
     )  # fmt: skip
@@ -59,8 +58,7 @@ class Sender:
         self.fin: int | None = None  # the position of our FIN, once the user closed
         self.open = False  # synchronized: more than the SYN may be sent
         self._seen_sequence = self._seen_ack = 0  # SND.WL1, SND.WL2
-        self._pace_at = 0
-        self._paced = False  # the last attempt was held back by pacing
+        self._pacer = Pacer()
         self._persist_at = 0
         self._persist_count = 0
         self._forced = False  # the persist timer fired
@@ -76,8 +74,19 @@ class Sender:
         """The next position to be sent."""
         return self.recovery.nxt
 
+    @property
+    def unit(self) -> int:
+        """How many bytes leave at once at most: whole segments."""
+        return MAX_UNIT - MAX_UNIT % self.segment
+
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Take what there is room for; return how much that was."""
+        """Take what there is room for; return how much that was.
+
+        Of more than that, whole segments, so that what leaves lies in one piece.
+        """
+        room, segment = self.buffer.room, self.segment
+        if segment <= room < len(data):
+            data = memoryview(data)[: room - room % segment]
         taken = self.buffer.append(data)
         self.end = self.buffer.end
         return taken
@@ -182,7 +191,7 @@ class Sender:
             or recovery.mode is not Mode.OPEN
             or not recovery.selective
             or recovery.flight.sacked
-            or self._pace_at > now
+            or self._pacer.at > now
             or min(available, recovery.room, self.una + self.window - self.nxt) < needed
         ):
             return None
@@ -215,7 +224,7 @@ class Sender:
     def next_unit(self, now: int) -> Unit | None:
         """Return what leaves now and count it as sent; None when nothing may."""
         recovery = self.recovery
-        self._paced = False
+        self._pacer.held = False
         if recovery.flight.lost:
             return self._lost_unit(now)
         if recovery.probe:
@@ -232,8 +241,7 @@ class Sender:
         length = self._new_length(available)
         if not length:
             return None
-        if self._pace_at > now:
-            self._paced = True
+        if self._pacer.holds(now):
             return None
         self._forced = False
         return self._new_unit(length, now)
@@ -243,7 +251,7 @@ class Sender:
         record = recovery.flight.first_lost()
         if record is None or (recovery.room < min(self.segment, record.length)):
             return None
-        if self._held(now):
+        if self._pacer.holds(now):
             return None
         most = max(min(recovery.room, self._quantum) // self.segment, 1) * self.segment
         if recovery.mode is Mode.LOSS or not self.window:
@@ -281,7 +289,8 @@ class Sender:
             # The peer's window keeps us back, which says as little of the path as an idle user.
             recovery.rate.limited_by_application(recovery.nxt - recovery.una)
         if length >= segment:
-            return length - length % segment if length < available else self._whole(length)
+            whole = length - length % segment if length < available else self._whole(length)
+            return whole if whole < _WORTH_A_COPY else self._uncopied(whole)
         if length <= 0:
             return 0
         if length == available:
@@ -289,6 +298,11 @@ class Sender:
         if usable <= length and 2 * length >= self.largest_window:
             return length
         return 0
+
+    def _uncopied(self, length: int) -> int:
+        """Rather a unit that is not the largest than one that must be put together."""
+        piece = self.buffer.contiguous(self.recovery.nxt)
+        return piece if _WORTH_A_COPY <= piece < length and not piece % self.segment else length
 
     def _whole(self, length: int) -> int:
         """Everything that is there; the short rest too only where Nagle agrees."""
@@ -332,27 +346,12 @@ class Sender:
 
     @property
     def _quantum(self) -> int:
-        rate = self.pacing_rate
-        if not rate:
-            return MAX_UNIT
-        segment = self.segment
-        size = rate // _QUANTA
-        if size >= MAX_UNIT:
-            size = MAX_UNIT
-        elif size < 2 * segment:
-            size = 2 * segment
-        return size - size % segment or segment
-
-    def _held(self, now: int) -> bool:
-        self._paced = self._pace_at > now
-        return self._paced
+        return quantum(self.pacing_rate, self.segment)
 
     def _pace(self, length: int, now: int) -> None:
         rate = self.pacing_rate
         if rate:
-            earliest = now - _LATE
-            at = self._pace_at if self._pace_at > earliest else earliest
-            self._pace_at = at + length * SECOND // rate
+            self._pacer.count(length, rate, now)
 
     # ---- time ----
 
@@ -360,7 +359,7 @@ class Sender:
         """After sending: start the persist timer where only the window, or its size, holds us."""
         recovery = self.recovery
         waiting = recovery.nxt == recovery.una and self.open and self.end > recovery.nxt
-        if not waiting or self._paced:
+        if not waiting or self._pacer.held:
             self._persist_at = 0
         elif not self._persist_at:
             wait = self.recovery.trip.base << min(self._persist_count, 9)
@@ -370,8 +369,8 @@ class Sender:
     def deadline(self) -> int | None:
         """When `handle_timeout` or another attempt to send is due."""
         due = self.recovery.deadline
-        if self._paced and self.has_something and (due is None or self._pace_at < due):
-            due = self._pace_at
+        if self._pacer.held and self.has_something and (due is None or self._pacer.at < due):
+            due = self._pacer.at
         if self._persist_at and (due is None or self._persist_at < due):
             due = self._persist_at
         return due

@@ -46,7 +46,7 @@ class TcpTransport(asyncio.Transport):
         self._socket = socket
         self._protocol: Any = None
         self._waiter = waiter
-        self._pending: deque[bytes] = deque()
+        self._pending: deque[memoryview] = deque()
         self._pending_bytes = 0
         self._low, self._high = HIGH_WATER // 4, HIGH_WATER
         self._paused = True  # for reading: by the protocol, and until there is one
@@ -63,11 +63,17 @@ class TcpTransport(asyncio.Transport):
         return f"<TcpTransport {spelt(self._socket.local)} -> {spelt(self._socket.remote)} {state}>"
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return `peername`, `sockname`; there is no kernel socket."""
+        """Return `peername`, `sockname`; there is no kernel socket.
+
+        And `unit`: how many bytes leave at once at most. Who writes so many at a time, read-only
+        and not to be changed, has them sent from where they lie.
+        """
         if name == "peername":
             return spelt(self._socket.remote)
         if name == "sockname":
             return spelt(self._socket.local)
+        if name == "unit":
+            return self._socket.connection.sender.unit
         return default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -219,7 +225,9 @@ class TcpTransport(asyncio.Transport):
             self._net.wake()
         if taken == len(data):
             return
-        rest = bytes(memoryview(data)[taken:] if taken else data)
+        rest = memoryview(data)[taken:]
+        if not rest.readonly:
+            rest = memoryview(bytes(rest))
         self._pending.append(rest)
         self._pending_bytes += len(rest)
         if self._pending_bytes > self._high and not self._stopped:
