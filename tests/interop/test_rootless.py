@@ -1,161 +1,169 @@
 """A tunnel without root: tunneld --userspace as an ordinary user, with curl, against wireguard-go.
 
-    host 1: tunneld as user 65534, curl ----- host 2: wireguard-go, an HTTP server in the tunnel
-
 Nothing that tunneld makes here is the kernel's: no interface, no route. The control is curl without
-the proxy, which cannot reach the server.
+the proxy, which cannot reach the server. The hosts are in rootless.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+import dns.message
+import dns.query
+import dns.rdatatype
+import dns.rrset
 import pytest
 
-from bench.implementations import Daemon, eventually
-from tests.interop.hosts import IMPLEMENTATIONS, MTU, PORT, REFERENCE
-from tools.netlab import Lab, Namespace
+from bench.implementations import eventually
+from tests.interop.rootless import (
+    FAR,
+    FAR6,
+    NEAR,
+    NOBODY,
+    SOCKS,
+    World,
+    digest,
+    make_world,
+    said,
+    serving,
+    shouting,
+    site,
+    written,
+)
+from tests.netns.test_policy_resolver import serving as resolving
 
 pytestmark = pytest.mark.root
 
-NOBODY = 65534
-PROGRAMS = Path(sys.executable).parent
-AS_NOBODY = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
-FILE = os.urandom(5 << 20)
-SOCKS, HTTP, FORWARD, EXPOSED, LOCAL, NAMED = 1080, 8118, 8080, 81, 8099, 5353
+FILE = os.urandom(20 << 20)
+WHOLE = hashlib.sha256(FILE).digest()
+HTTP, FORWARD, EXPOSED, LOCAL, NAMED, SHOUT = 8118, 8080, 81, 8099, 5353, 7777
 CREDENTIALS = "ann:secret"
-
-
-@dataclass
-class World:
-    near: Namespace
-    far: Namespace
-    config: Path
-    folder: Path
-    interface: str
-
-    def tunneld(self, *options: str) -> subprocess.Popen[str]:
-        """Start tunneld as nobody, and return once it is ready."""
-        environment = ["env", f"XDG_RUNTIME_DIR={self.folder}"]
-        command = [*AS_NOBODY, *environment, str(PROGRAMS / "tunneld"), "--userspace"]
-        process = self.near.start(
-            [*command, "--config", str(self.config), *options],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stderr
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "ready;" in line:
-                return process
-        raise AssertionError("".join(said))
-
-    def curl(self, url: str, *options: str) -> bytes:
-        """Fetch, and return the SHA-256 of what came."""
-        command = ["curl", "--silent", "--show-error", "--fail", "--max-time", "20", *options, url]
-        done = subprocess.run(self.near.command(command), capture_output=True)
-        if done.returncode:
-            raise RuntimeError(f"{done.returncode}: {done.stderr.decode()}")
-        return hashlib.sha256(done.stdout).digest()
-
-    def sent(self) -> int:
-        """Return how many UDP datagrams have left the near host."""
-        return int(self.near.run("nstat -asz UdpOutDatagrams").stdout.split()[-2])
-
-    def status(self) -> str:
-        command = ["env", f"XDG_RUNTIME_DIR={self.folder}", str(PROGRAMS / "tunnelctl"), "status"]
-        shown = self.near.run([*AS_NOBODY, *command, "--json"]).stdout
-        status: str = json.loads(shown)["status"]
-        return status
-
-
-def http(space: Namespace, address: str, port: int, folder: Path) -> None:
-    """Serve a folder, and return once it is served."""
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", address, "-d", str(folder)]
-    space.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    shown = f"[{address}]" if ":" in address else address
-    listening = f"ss -Htln src {shown} and sport = {port}"
-    eventually("the HTTP server", lambda: space.run(listening).stdout.strip())
+BY_SOCKS = ("--socks5-hostname", f"127.0.0.1:{SOCKS}")
+BY_HTTP = ("--proxy", f"http://127.0.0.1:{HTTP}")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("rootless")
-    for parent in [folder, *folder.parents][:3]:
-        parent.chmod(0o755)
-    os.chown(folder, NOBODY, NOBODY)
-    (folder / "site").mkdir()
-    (folder / "site" / "file").write_bytes(FILE)
-    with Lab() as lab:
-        near, far = lab.namespace("near"), lab.namespace("far")
-        lab.link(near, "e0", far, "e0")
-        for number, space in enumerate((near, far), start=1):
-            space.ip(f"addr add 10.99.0.{number}/24 dev e0")
-        near.ip("route add default via 10.99.0.2 dev e0")
-        near.ip("route add unreachable 10.77.0.0/24")  # the far host would answer outside, too
-        name = f"rl{os.getpid()}"
-        with Daemon(IMPLEMENTATIONS[REFERENCE], far, f"{name}b") as daemon:
-            keys = [daemon.wg("genkey").strip() for _ in range(2)]
-            near_public, far_public = (daemon.wg("pubkey", given=key).strip() for key in keys)
-            daemon.wg(
-                f"set {{interface}} listen-port {PORT} private-key /dev/stdin"
-                f" peer {near_public} allowed-ips 10.77.0.1/32,fd77::1/128",
-                given=keys[1],
-            )
-            far.ip(f"link set {name}b mtu {MTU} up")
-            far.ip(f"addr add 10.77.0.2/24 dev {name}b")
-            far.ip(f"-6 addr add fd77::2/64 dev {name}b nodad")
-            config = folder / f"{name}.conf"
-            config.touch(0o600)
-            config.write_text(
-                f"[Interface]\nPrivateKey = {keys[0]}\nAddress = 10.77.0.1/24, fd77::1/64\n"
-                f"[Peer]\nPublicKey = {far_public}\nAllowedIPs = 10.77.0.0/24, fd77::/64\n"
-                f"Endpoint = 10.99.0.2:{PORT}\n"
-            )
-            os.chown(config, NOBODY, NOBODY)
-            http(far, "10.77.0.2", 80, folder / "site")
-            http(far, "fd77::2", 80, folder / "site")
-            http(near, "127.0.0.1", LOCAL, folder / "site")
-            yield World(near, far, config, folder, name)
+def world() -> Iterator[World]:
+    with make_world() as made:
+        folder = made.folder / "site"
+        folder.mkdir()
+        (folder / "file").write_bytes(FILE)
+        (folder / "small").write_bytes(b"small")
+        site(made.far, FAR, 80, folder)
+        site(made.far, FAR6, 80, folder)
+        site(made.near, "127.0.0.1", LOCAL, folder)
+        yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def open_ways(world: World) -> Iterator[World]:
-    process = world.tunneld(
+    with world.running(
         "--socks5", f"127.0.0.1:{SOCKS}", "--http-proxy", f"127.0.0.1:{HTTP}",
-        "--forward", f"tcp:{FORWARD}=10.77.0.2:80", "--forward", f"udp:{NAMED}=10.77.0.2:{NAMED}",
-        "--expose", f"tcp:{EXPOSED}={LOCAL}",
-    )  # fmt: skip
-    yield world
-    process.terminate()
-    assert process.wait() == 0
+        "--forward", f"tcp:{FORWARD}={FAR}:80", "--forward", f"udp:{NAMED}={FAR}:53",
+        "--expose", f"tcp:{EXPOSED}={LOCAL}", "--expose", f"udp:{EXPOSED}={SHOUT}",
+    ):  # fmt: skip
+        yield world
+
+
+def answer(query: dns.message.Message, transport: str) -> list[bytes]:
+    """Know `inside.test` and `six.test`, which nobody outside the tunnel does."""
+    reply, question = dns.message.make_response(query), query.question[0]
+    kind = dns.rdatatype.to_text(question.rdtype)
+    address = {"A": FAR, "AAAA": FAR6}.get(kind)
+    known = question.name.to_text() in ("inside.test.", "six.test.")
+    if known and address and not (kind == "A" and question.name.to_text() == "six.test."):
+        reply.answer.append(dns.rrset.from_text(question.name, 1, "IN", kind, address))
+    elif not known:
+        reply.set_rcode(dns.rcode.NXDOMAIN)
+    return [reply.to_wire()]
 
 
 def test_every_way_in_and_out(open_ways: World) -> None:
-    world, whole = open_ways, hashlib.sha256(FILE).digest()
+    world = open_ways
     with pytest.raises(RuntimeError):
-        world.curl("http://10.77.0.2/file", "--max-time", "1")  # the control: not without a proxy
-    socks = ("--socks5-hostname", f"127.0.0.1:{SOCKS}")
-    proxy = ("--proxy", f"http://127.0.0.1:{HTTP}")
-    assert world.curl("http://10.77.0.2/file", *socks) == whole
-    assert world.curl("http://[fd77::2]/file", *socks) == whole
-    assert world.curl("http://10.77.0.2/file", *proxy) == whole
-    assert world.curl("http://10.77.0.2/file", *proxy, "--proxytunnel") == whole
-    assert world.curl(f"http://127.0.0.1:{FORWARD}/file") == whole
-    fetch = ["curl", "--silent", "--fail", f"http://10.77.0.1:{EXPOSED}/file"]
+        world.curl(f"http://{FAR}/small", "--max-time", "1")  # the control: not without a proxy
+    assert world.curl(f"http://{FAR}/file", *BY_SOCKS) == WHOLE
+    assert world.curl(f"http://[{FAR6}]/file", *BY_SOCKS) == WHOLE
+    assert world.curl(f"http://{FAR}/file", *BY_HTTP) == WHOLE
+    assert world.curl(f"http://[{FAR6}]/file", *BY_HTTP, "--proxytunnel") == WHOLE
+    assert world.curl(f"http://127.0.0.1:{FORWARD}/file") == WHOLE
+    fetch = ["curl", "--silent", "--fail", f"http://{NEAR}:{EXPOSED}/file"]
     shown = subprocess.run(world.far.command(fetch), capture_output=True, check=True).stdout
     assert shown == FILE
     with pytest.raises(RuntimeError, match=r"97: .*5"):
-        world.curl("http://10.77.0.2:99/", *socks)
+        world.curl(f"http://{FAR}:99/", *BY_SOCKS)
     assert world.status() == "connected"
     assert world.interface not in world.near.ip("-o link")
+
+
+def test_uploads(open_ways: World) -> None:
+    for address in (FAR, FAR6):
+        with serving(open_ways.far, address, digest) as port:
+            one = open_ways.connected(address, port)
+            with one:
+                one.sendall(FILE)
+                one.shutdown(socket.SHUT_WR)
+                assert one.recv(32, socket.MSG_WAITALL) == WHOLE
+
+
+def test_names_are_those_of_the_tunnel(open_ways: World) -> None:
+    world = open_ways
+    with resolving(world.far, answer, FAR) as server:
+        for name in ("inside.test", "six.test"):
+            for way in (BY_SOCKS, BY_HTTP, (*BY_HTTP, "--proxytunnel")):
+                assert world.curl(f"http://{name}/file", *way) == WHOLE
+        with pytest.raises(RuntimeError, match=r"97: .*4"):
+            world.curl("http://nowhere.test/", *BY_SOCKS)
+        assert len(server.questions) < 12, "answers are kept"
+        with world.near.entered():
+            query = dns.message.make_query("inside.test", "A")
+            found = dns.query.udp(query, "127.0.0.1", port=NAMED, timeout=20)
+        assert found.answer[0][0].address == FAR
+
+
+def test_datagrams_come_to_what_is_exposed(open_ways: World) -> None:
+    with shouting(open_ways.near, "127.0.0.1", SHOUT):
+        assert said(open_ways.far, NEAR, EXPOSED, b"out here") == b"OUT HERE"
+        assert said(open_ways.far, "fd77::1", EXPOSED, b"by six") == b"BY SIX"
+
+
+def test_datagrams_by_socks(open_ways: World) -> None:
+    world = open_ways
+    control, reply = world.socks("0.0.0.0", 0, command=3)
+    place = socket.inet_ntoa(reply[4:8]), int.from_bytes(reply[8:10], "big")
+    with world.near.entered():
+        near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    near.settimeout(20)
+    with control, near, resolving(world.far, answer, FAR):
+        with shouting(world.far, FAR, SHOUT), shouting(world.far, FAR6, SHOUT):
+            for host, comes_from in ((FAR, FAR), (FAR6, FAR6), ("six.test", FAR6)):
+                near.sendto(b"\0\0\0" + written(host, SHOUT) + b"hello", place)
+                assert near.recv(99) == b"\0\0\0" + written(comes_from, SHOUT) + b"HELLO"
+        ends = f"ss -Huan sport = {place[1]}"
+        assert world.near.run(ends).stdout.strip()
+        control.close()
+        eventually("it ends", lambda: not world.near.run(ends).stdout.strip())
+
+
+def test_fifty_at_once_while_many_wait_for_the_dead(open_ways: World) -> None:
+    world = open_ways
+    with world.near.entered():
+        waiting = [socket.create_connection(("127.0.0.1", SOCKS)) for _ in range(100)]
+    for one in waiting:
+        one.sendall(b"\x05\x01\x00\x05\x01\x00" + written("10.77.0.99", 80))
+    command = ["curl", "--silent", "--fail", "--max-time", "20", "--parallel", "--parallel-max",
+               "50", "--parallel-immediate", *BY_SOCKS]  # fmt: skip
+    urls = [f"http://{FAR}/small?{number}" for number in range(50)]
+    done = subprocess.run(world.near.command([*command, *urls]), capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"small" * 50)
+    for one in waiting:
+        assert one.recv(2) == b"\x05\x00"  # and nothing of a reply
+        one.close()
 
 
 def test_credentials_are_asked_for(world: World) -> None:
@@ -163,29 +171,43 @@ def test_credentials_are_asked_for(world: World) -> None:
     file.touch(0o600)
     file.write_text(f"{CREDENTIALS}\n")
     os.chown(file, NOBODY, NOBODY)
-    options = ("--proxy-credentials", str(file), "--socks5", f"0.0.0.0:{SOCKS}")
-    process = world.tunneld(*options, "--http-proxy", f"0.0.0.0:{HTTP}")
-    proxies = (f"socks5h://{{}}10.99.0.1:{SOCKS}", f"http://{{}}10.99.0.1:{HTTP}")
-    for proxy in proxies:
-        good = proxy.format(f"{CREDENTIALS}@")
-        assert world.curl("http://10.77.0.2/file", "--proxy", good) == hashlib.sha256(FILE).digest()
-        for bad in ("", "ann:wrong@"):
-            with pytest.raises(RuntimeError):
-                world.curl("http://10.77.0.2/file", "--proxy", proxy.format(bad))
-    process.terminate()
-    assert process.wait() == 0
+    config = toml(world, "[proxy]\ncredentials = 'credentials'\nsocks5 = '0.0.0.0:1180'\n"
+                  "http = '0.0.0.0:8218'\n")  # fmt: skip
+    proxies = (("socks5h://{}10.99.0.1:1180",), ("http://{}10.99.0.1:8218",),
+               ("http://{}10.99.0.1:8218", "--proxytunnel"))  # fmt: skip
+    with world.running(config=config):
+        for proxy, *more in proxies:
+            good = proxy.format(f"{CREDENTIALS}@")
+            assert world.curl(f"http://{FAR}/file", "--proxy", good, *more) == WHOLE
+            for bad in ("", "ann:wrong@"):
+                with pytest.raises(RuntimeError):
+                    world.curl(f"http://{FAR}/small", "--proxy", proxy.format(bad), *more)
+
+
+def toml(world: World, more: str) -> Path:
+    """Return the world's configuration as a .toml file, with more in it."""
+    said = dict(
+        line.split(" = ", 1) for line in world.config.read_text().splitlines() if " = " in line
+    )
+    file = world.folder / "way.toml"
+    file.touch(0o600)
+    file.write_text(
+        f'[interface]\nprivate_key = "{said["PrivateKey"]}"\naddresses = "{said["Address"]}"\n'
+        f'[[peer]]\npublic_key = "{said["PublicKey"]}"\nendpoint = "{said["Endpoint"]}"\n'
+        f'allowed_ips = "{said["AllowedIPs"]}"\n{more}'
+    )
+    os.chown(file, NOBODY, NOBODY)
+    return file
 
 
 @pytest.mark.parametrize("bind", ["if:e0", "if:e9"])
 def test_binding_holds_without_root_too(world: World, bind: str) -> None:
-    process = world.tunneld("--bind", bind, "--socks5", f"127.0.0.1:{SOCKS}")
-    socks = ("--socks5-hostname", f"127.0.0.1:{SOCKS}", "--max-time", "3")
-    if bind == "if:e0":
-        assert world.curl("http://10.77.0.2/file", *socks) == hashlib.sha256(FILE).digest()
-    else:
-        before = world.sent()
-        with pytest.raises(RuntimeError):
-            world.curl("http://10.77.0.2/file", *socks)
-        assert world.sent() == before
-    process.terminate()
-    assert process.wait() == 0
+    with world.running(f"{world.interface}c", "--bind", bind, "--socks5", "127.0.0.1:1280"):
+        socks = ("--socks5-hostname", "127.0.0.1:1280", "--max-time", "3")
+        if bind == "if:e0":
+            assert world.curl(f"http://{FAR}/small", *socks)
+        else:
+            before = world.sent()
+            with pytest.raises(RuntimeError):
+                world.curl(f"http://{FAR}/small", *socks)
+            assert world.sent() == before
