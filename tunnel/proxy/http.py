@@ -22,7 +22,8 @@ from tunnel.proxy.clients import Clients, connect
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.dialer import Dialer, Streams
 from tunnel.proxy.httphead import BadHead, Request, read_answer, read_request
-from tunnel.proxy.splice import CHUNK, splice
+from tunnel.proxy.relay import CHUNK
+from tunnel.proxy.splice import splice
 
 #: Seconds that a client has to send its request's head.
 HEAD_SECONDS: Final = 30.0

@@ -5,6 +5,9 @@
 Each direction ends by itself: where one side has sent all that it will, the other is told, and goes
 on sending. A side that does not read holds up its sender and nobody else. An error on one side
 resets the other, so that neither takes a broken transfer for a whole one.
+
+Neither is there a buffer between them. What the userspace stack has is handed on as it came. What a
+kernel's socket has must be copied out of it, and is, into memory that it is sent from.
 """
 
 from __future__ import annotations
@@ -12,27 +15,32 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
 from typing import Any, Final
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
-class End(asyncio.Protocol):
+CHUNK: Final = 64 * 1024
+"""Bytes that are read of a socket at once; few enough to be handled while in the cache."""
+
+
+class _Carrier:
     """One of two; `other` is where what comes goes, None until both are there."""
 
     __slots__ = ("finished", "other", "transport")
 
     def __init__(self) -> None:
         self.transport: Any = None
-        self.other: End | None = None
+        self.other: AnEnd | None = None
         self.finished = False  # this side sends no more
 
     def connection_made(self, transport: Any) -> None:
         """Take the transport."""
         self.transport = transport
 
-    def data_received(self, data: bytes) -> None:
-        """Carry on what came."""
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Carry on what came; a view is of memory that does not change any more."""
         if self.other is not None:
             self.other.transport.write(data)
 
@@ -66,11 +74,55 @@ class End(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """This side has caught up."""
-        if self.other is not None and not self.other.transport.is_closing():
-            self.other.transport.resume_reading()
+        other = self.other
+        if other is not None and not other.finished and not other.transport.is_closing():
+            other.transport.resume_reading()
 
 
-def join(one: End, other: End) -> None:
+class End(_Carrier, asyncio.Protocol):
+    """Of a transport that gives bytes."""
+
+    __slots__ = ()
+
+
+class SocketEnd(_Carrier, asyncio.BufferedProtocol):
+    """Of a kernel's socket.
+
+    A buffer is filled and handed on at one go, so all sockets of a thread share one. Where it is
+    well filled it is given away, and another taken; else its bytes are copied.
+    """
+
+    __slots__ = ()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to receive: as much as leaves on the other side at once."""
+        if not _shared.buffer:
+            _shared.buffer = memoryview(bytearray(CHUNK))
+        unit = self.other.transport.get_extra_info("unit") if self.other else None
+        return _shared.buffer[:unit] if unit else _shared.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Carry on what came."""
+        filled = _shared.buffer[:nbytes]
+        if self.other is None or 2 * nbytes < CHUNK:
+            self.data_received(bytes(filled))
+        else:
+            _shared.buffer = _NONE
+            self.data_received(filled.toreadonly())
+
+
+AnEnd = End | SocketEnd
+_NONE: Final = memoryview(b"")
+
+
+class _Shared(threading.local):
+    buffer = _NONE
+
+
+_shared: Final = _Shared()
+
+
+def join(one: AnEnd, other: AnEnd) -> None:
     """Let two ends whose transports stand carry to each other from now on."""
     one.other, other.other = other, one
 

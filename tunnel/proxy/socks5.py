@@ -20,7 +20,7 @@ from tunnel.proxy.capacity import Capacity
 from tunnel.proxy.clients import Guests, dial
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.dialer import Dialer
-from tunnel.proxy.relay import End, join, reset
+from tunnel.proxy.relay import End, SocketEnd, join, reset
 from tunnel.proxy.socks5wire import (
     CONNECT,
     EXPIRED,
@@ -61,7 +61,7 @@ class Socks5:
         self.clients = Guests(lambda: _Client(self), capacity)
 
 
-class _Client(End):
+class _Client(SocketEnd):
     """One client, from its first byte to its last."""
 
     __slots__ = (
@@ -94,12 +94,12 @@ class _Client(End):
 
     # ---- what comes ----
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         other = self.other
         if other is not None:
             other.transport.write(data)
         elif self._negotiation is not None:
-            self._negotiate(self._negotiation, data)
+            self._negotiate(self._negotiation, bytes(data))
         elif self._dialling:
             self._early += data
             if len(self._early) >= _EARLY_MOST:
