@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.unix_listener import listening
 from tunnel.daemon import cli, client
 from tunnel.daemon.control import ControlServer
 from tunnel.daemon.tables import handshake, size
@@ -223,10 +224,11 @@ def test_errors_are_one_line_with_the_contracts_code(
 def test_several_tunnels_have_to_be_named(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("wg1", "wg0"):
-        (directory / f"{name}.sock").touch()
-    assert cli.run(["status"]) == 2
+    with listening(directory / "wg1.sock"), listening(directory / "wg0.sock"):
+        assert cli.run(["status"]) == 2
     assert capsys.readouterr().err == "tunnelctl: several tunnels run: wg0, wg1; name one\n"
+    assert cli.run(["status"]) == 5  # sockets that a crash left are no tunnels
+    assert "no tunneld runs here" in capsys.readouterr().err
 
 
 def test_help_names_the_commands_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:

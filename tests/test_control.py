@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.unix_listener import listening
 from tunnel.daemon import client, control
 from tunnel.daemon.control import ControlServer
 from tunnel.daemon.rundir import run_directory
@@ -290,11 +291,14 @@ def test_the_client_says_what_is_missing(tmp_path: Path) -> None:
         client.choose(None, tmp_path)
     with pytest.raises(MissingFacilityError, match="no tunneld runs for t9"):
         client.ask("t9", "status", directory=tmp_path)
-    (tmp_path / "a.sock").touch()
-    assert client.choose(None, tmp_path) == "a"
-    (tmp_path / "b.sock").touch()
-    with pytest.raises(UsageError, match="several tunnels run: a, b; name one"):
-        client.choose(None, tmp_path)
+    with listening(tmp_path / "a.sock"):
+        assert client.choose(None, tmp_path) == "a"
+        with (
+            listening(tmp_path / "b.sock"),
+            pytest.raises(UsageError, match="several tunnels run: a, b; name one"),
+        ):
+            client.choose(None, tmp_path)
+        assert client.choose(None, tmp_path) == "a"
     assert client.choose("c", tmp_path) == "c"
 
 

@@ -6,7 +6,6 @@ contract.md.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ from typing import Any, Final
 import click
 
 from tunnel.daemon import client
-from tunnel.errors import MissingFacilityError, TunnelError, UsageError
+from tunnel.errors import TunnelError, UsageError
 
 NOT_YET: Final = (
     "top",
@@ -166,9 +165,7 @@ def _path_of(ifname: str | None) -> Any:
     if ifname is not None:
         return client.ask(ifname, "path")
     names = client.running()
-    with contextlib.suppress(MissingFacilityError):  # a socket that a crash left
-        return client.ask(names[0], "path") if len(names) == 1 else None
-    return None
+    return client.ask(names[0], "path") if len(names) == 1 else None
 
 
 def _refuse_later_commands() -> None:

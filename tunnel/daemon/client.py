@@ -30,11 +30,23 @@ class Refused(TunnelError):
 
 
 def running(directory: Path | None = None) -> list[str]:
-    """Return the names of the interfaces that have a control socket."""
+    """Return the interfaces whose control socket has a tunneld behind it: a crash leaves others."""
     try:
-        return sorted(path.stem for path in (directory or run_directory()).glob("*.sock"))
+        sockets = sorted((directory or run_directory()).glob("*.sock"))
     except OSError:
         return []
+    return [path.stem for path in sockets if not _is_dead(path)]
+
+
+def _is_dead(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as one:
+        try:
+            one.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return True
+        except OSError:
+            return False  # busy, or another user's: it is there
+    return False
 
 
 def choose(name: str | None, directory: Path | None = None) -> str:
