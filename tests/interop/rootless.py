@@ -31,6 +31,7 @@ NOBODY = 65534
 PROGRAMS = Path(sys.executable).parent
 AS_NOBODY = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
 OUTER, NEAR, FAR, FAR6 = "10.99.0.2", "10.77.0.1", "10.77.0.2", "fd77::2"
+LINKS = {"e0": "10.99.0", "e1": "10.98.0"}
 SOCKS = 1080
 PATIENCE = 30.0
 SITE = """
@@ -97,6 +98,21 @@ class World:
         """Return how many UDP datagrams have left the near host."""
         return int(self.near.run("nstat -asz UdpOutDatagrams").stdout.split()[-2])
 
+    def toml(self, more: str) -> Path:
+        """Return the configuration as a .toml file, with more in it."""
+        lines = self.config.read_text().splitlines()
+        said = dict(line.split(" = ", 1) for line in lines if " = " in line)
+        file = self.folder / f"{self.interface}.toml"
+        file.touch(0o600)
+        file.write_text(
+            f'[interface]\nprivate_key = "{said["PrivateKey"]}"\n'
+            f'addresses = "{said["Address"]}"\n'
+            f'[[peer]]\npublic_key = "{said["PublicKey"]}"\nendpoint = "{said["Endpoint"]}"\n'
+            f'allowed_ips = "{said["AllowedIPs"]}"\n{more}'
+        )
+        os.chown(file, NOBODY, NOBODY)
+        return file
+
     # ---- the far end ----
 
     def configure(self, endpoint: str = "") -> None:
@@ -120,6 +136,11 @@ class World:
         eventually("its interface goes", lambda: self.far.run(gone, check=False).returncode)
         self.daemon.start()
         self.configure(endpoint)
+
+    def routes(self) -> None:
+        """Make the near end's default routes, which the kernel drops with their link."""
+        for metric, (link, network) in enumerate(LINKS.items(), start=1):
+            self.near.ip(f"route replace default via {network}.2 dev {link} metric {metric}")
 
     # ---- clients ----
 
@@ -251,11 +272,10 @@ def make_world() -> Iterator[World]:
         folder = Path(name)  # pytest's own folders are closed to others
         os.chown(folder, NOBODY, NOBODY)
         near, far = lab.namespace("near"), lab.namespace("far")
-        for metric, (link, network) in enumerate((("e0", "10.99.0"), ("e1", "10.98.0")), start=1):
+        for link, network in LINKS.items():
             lab.link(near, link, far, link)
             for number, space in enumerate((near, far), start=1):
                 space.ip(f"addr add {network}.{number}/24 dev {link}")
-            near.ip(f"route add default via {network}.2 dev {link} metric {metric}")
         near.ip("route add unreachable 10.77.0.0/24")  # the far host would answer outside, too
         name = f"rl{os.getpid()}"
         with Daemon(IMPLEMENTATIONS[REFERENCE], far, f"{name}b") as daemon:
@@ -271,5 +291,6 @@ def make_world() -> Iterator[World]:
             )
             os.chown(config, NOBODY, NOBODY)
             world = World(near, far, daemon, config, folder, name, (keys[1], near_public))
+            world.routes()
             world.configure()
             yield world

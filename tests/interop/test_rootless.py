@@ -11,7 +11,6 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import dns.message
 import dns.query
@@ -24,7 +23,6 @@ from tests.interop.rootless import (
     FAR,
     FAR6,
     NEAR,
-    NOBODY,
     SOCKS,
     World,
     digest,
@@ -42,7 +40,6 @@ pytestmark = pytest.mark.root
 FILE = os.urandom(20 << 20)
 WHOLE = hashlib.sha256(FILE).digest()
 HTTP, FORWARD, EXPOSED, LOCAL, NAMED, SHOUT = 8118, 8080, 81, 8099, 5353, 7777
-CREDENTIALS = "ann:secret"
 BY_SOCKS = ("--socks5-hostname", f"127.0.0.1:{SOCKS}")
 BY_HTTP = ("--proxy", f"http://127.0.0.1:{HTTP}")
 
@@ -164,50 +161,3 @@ def test_fifty_at_once_while_many_wait_for_the_dead(open_ways: World) -> None:
     for one in waiting:
         assert one.recv(2) == b"\x05\x00"  # and nothing of a reply
         one.close()
-
-
-def test_credentials_are_asked_for(world: World) -> None:
-    file = world.folder / "credentials"
-    file.touch(0o600)
-    file.write_text(f"{CREDENTIALS}\n")
-    os.chown(file, NOBODY, NOBODY)
-    config = toml(world, "[proxy]\ncredentials = 'credentials'\nsocks5 = '0.0.0.0:1180'\n"
-                  "http = '0.0.0.0:8218'\n")  # fmt: skip
-    proxies = (("socks5h://{}10.99.0.1:1180",), ("http://{}10.99.0.1:8218",),
-               ("http://{}10.99.0.1:8218", "--proxytunnel"))  # fmt: skip
-    with world.running(config=config):
-        for proxy, *more in proxies:
-            good = proxy.format(f"{CREDENTIALS}@")
-            assert world.curl(f"http://{FAR}/file", "--proxy", good, *more) == WHOLE
-            for bad in ("", "ann:wrong@"):
-                with pytest.raises(RuntimeError):
-                    world.curl(f"http://{FAR}/small", "--proxy", proxy.format(bad), *more)
-
-
-def toml(world: World, more: str) -> Path:
-    """Return the world's configuration as a .toml file, with more in it."""
-    said = dict(
-        line.split(" = ", 1) for line in world.config.read_text().splitlines() if " = " in line
-    )
-    file = world.folder / "way.toml"
-    file.touch(0o600)
-    file.write_text(
-        f'[interface]\nprivate_key = "{said["PrivateKey"]}"\naddresses = "{said["Address"]}"\n'
-        f'[[peer]]\npublic_key = "{said["PublicKey"]}"\nendpoint = "{said["Endpoint"]}"\n'
-        f'allowed_ips = "{said["AllowedIPs"]}"\n{more}'
-    )
-    os.chown(file, NOBODY, NOBODY)
-    return file
-
-
-@pytest.mark.parametrize("bind", ["if:e0", "if:e9"])
-def test_binding_holds_without_root_too(world: World, bind: str) -> None:
-    with world.running(f"{world.interface}c", "--bind", bind, "--socks5", "127.0.0.1:1280"):
-        socks = ("--socks5-hostname", "127.0.0.1:1280", "--max-time", "3")
-        if bind == "if:e0":
-            assert world.curl(f"http://{FAR}/small", *socks)
-        else:
-            before = world.sent()
-            with pytest.raises(RuntimeError):
-                world.curl(f"http://{FAR}/small", *socks)
-            assert world.sent() == before
