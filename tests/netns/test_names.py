@@ -89,3 +89,55 @@ def test_a_far_end_that_moves_is_found_by_its_name_again(world: World) -> None:
         )
         eventually("an answer", lambda: world.ping(count=1, check=False))
         assert tunneld.end() == 0
+
+
+def test_a_failed_proof_changes_no_order_of_resolvers(world: World) -> None:
+    """Neither the machine's resolvers (the tunnel's) nor whom tunneld asks for endpoint names."""
+    client, wifi, cell = world.client, world.routers["wlan0"], world.routers["wwan0"]
+    folder = Path("/etc/netns") / client.name
+    folder.mkdir(parents=True)
+    resolvers = folder / "resolv.conf"
+    resolvers.write_text("nameserver 10.2.0.1\n")
+    world.config.write_text(
+        world.config.read_text().replace("[binding]", "[binding]\ndwell = 0.2\nhold_down = 0")
+        + '[dns]\nservers = ["10.9.0.53", "fd09::53"]\nmethod = "file"\n'
+    )
+    client.ip("link set wlan0 down")
+    try:
+        with (
+            serving(wifi, zone([FAR]), "10.1.0.1") as other,
+            serving(cell, zone([FAR]), "10.2.0.1"),
+        ):
+            tunneld = start_tunneld(client, "--config", str(world.config))
+            tunneld.expect("connected")
+
+            def asked() -> tuple[str, int, object, object]:
+                shown = tunnelctl(client, "path", world.interface)
+                first = shown["interfaces"][0]
+                return (
+                    resolvers.read_text(), resolvers.stat().st_mtime_ns, shown["dns"],
+                    (first["name"], first["dns"]),
+                )  # fmt: skip
+
+            before = asked()
+            assert "nameserver 10.9.0.53\nnameserver fd09::53\n" in before[0]
+            assert before[3] == ("wwan0", ["10.2.0.1"])
+            wifi.run(["nft", f"add rule netdev tap in udp dport {PORT} drop"])
+            client.ip("link set wlan0 up")
+            client.ip("route add default via 10.1.0.1 dev wlan0 metric 100")
+            tunneld.expect("not moving to wlan0")
+            assert asked() == before
+            assert other.questions == []
+            tunnelctl(client, "set", "--bind", "wifi,cellular", world.interface)  # once more
+            # The control: a proof that succeeds changes whom tunneld asks, and only that.
+            wifi.run("nft flush chain netdev tap in")
+            tunneld.expect("moved to wlan0")
+            after = asked()
+            assert after[:3] == before[:3]
+            assert after[3] == ("wlan0", ["10.1.0.1"])
+            resolvers.write_text("nameserver 10.1.0.1\n")
+            eventually("ours again", lambda: "10.9.0.53" in resolvers.read_text())
+            assert asked()[1] != before[1]
+            assert tunneld.end() == 0
+    finally:
+        resolvers.unlink()
