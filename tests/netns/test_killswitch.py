@@ -337,3 +337,32 @@ def test_endpoint_names_are_resolved_through_it(world: World) -> None:
     finally:
         (resolv / "resolv.conf").unlink()
         process.stdout.close()
+
+
+def test_it_follows_interfaces_that_are_renamed(world: World) -> None:
+    client = world.client
+    tunneld = start(world)
+    tunneld.expect("connected")
+    other = f"{world.interface}z"
+    client.ip(f"link set {world.interface} name {other}")
+    tunneld.expect(f"renamed the tunnel's interface to {other}")
+    eventually("the tunnel", lambda: world.ping(count=1, check=False))
+    assert tunnelctl(client, "killswitch")["interface"] == world.interface  # of the control socket
+    (packet, _) = tunnelctl(client, "explain", "203.0.113.9", world.interface)["packets"]
+    assert packet["result"] == f"goes through the tunnel ({other})"
+    # A link that is not permitted under its new name: nothing of the tunnel's leaves on it.
+    client.ip("link set wwan0 down")
+    client.ip("link set wwan0 name wlan9")
+    client.ip("link set wlan9 up")
+    client.ip("route add default via 10.2.0.1 dev wlan9 metric 9")
+    tunneld.expect("waiting: no permitted interface")
+    report = tunnelctl(client, "killswitch", world.interface)
+    assert report["kill_switch"] == "blocked"
+    assert not [rule for rule in report["rules"] if rule["rule"].startswith("server ")]
+    client.ip("link set wlan9 down")
+    client.ip("link set wlan9 name wwan0")
+    client.ip("link set wwan0 up")
+    client.ip("route add default via 10.2.0.1 dev wwan0 metric 9")
+    eventually("the tunnel", lambda: world.ping(count=1, check=False))
+    assert tunneld.end() == 0
+    assert world.leftovers() == []

@@ -142,6 +142,15 @@ class Barrier:
             wanted = replace(wanted, endpoints=far)
         self._go_over(wanted)
 
+    @property
+    def tunnel(self) -> str:
+        """The tunnel's interface as it is called now."""
+        return self._wanted.tunnel
+
+    def rename(self, name: str) -> None:
+        """Follow the tunnel's interface to another name. Raises TunnelError."""
+        self._go_over(replace(self._wanted, tunnel=name))
+
     def show(self, status: TunnelStatus) -> None:
         """Follow the session's status."""
         if status not in REPORTABLE or self._wanted.interfaces == ():

@@ -242,7 +242,7 @@ def _result(one: Mapping[str, Any], path: Mapping[str, Any] | None) -> str:
         return f"is {ends} by the firewall on its way to {one['interface']}"
     if one["on_link_guess"]:
         return f"has no route on {one['interface']}: the kernel would ask ARP for it there"
-    if path is not None and one["interface"] == path["interface"]:
+    if path is not None and one["interface"] == path["link"]:
         return f"goes through the tunnel ({one['interface']})"
     if one["interface"] == "lo":
         return "stays on this machine"

@@ -93,7 +93,13 @@ class Follower:
             "and UAPI sockets keep their names",
             name,
         )
-        self._mending = asyncio.create_task(self._underlay.rename(name))
+        self._mending = asyncio.create_task(self._rename(name))
+
+    async def _rename(self, name: str) -> None:
+        try:
+            await self._underlay.rename(name)
+        except TunnelError as error:
+            self._log.warning("the kill switch does not follow the renamed interface: %s", error)
 
     async def _mend(self) -> None:
         try:

@@ -89,7 +89,7 @@ def leak_test(path: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises PrivilegeError.
     """
-    tunnel = path["interface"]
+    tunnel = path["link"]
     tap = Tap.open()
     probes = list(leakprobes.planned(path))
     controls: list[Probe] = []

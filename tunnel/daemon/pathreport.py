@@ -20,6 +20,7 @@ def path_view(session: TunnelSession) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "interface": session.interface,
+        "link": session.barrier.tunnel,
         "policy": str(policy),
         "bound": path.bound,
         "mark": session.outer.mark,

@@ -205,8 +205,9 @@ class Underlay:
         self.stir("the policy changed")
 
     async def rename(self, name: str) -> None:
-        """Follow the tunnel's own interface to its new name."""
+        """Follow the tunnel's own interface to its new name. Raises TunnelError."""
         self._name = name
+        self._barrier.rename(name)
         if self._monitor is not None:
             self._monitor.exclude = frozenset({name})
             await self._monitor.refresh()
@@ -300,9 +301,11 @@ class Underlay:
         if path.bound and interface is None:
             self.sockets.withdraw()
             self.waiting = path.reason
-            return Moved.MOVED
-        self.sockets.move(interface.name if path.bound and interface is not None else None)
-        self._carried, self.waiting = wanted, ""
+        else:
+            self.sockets.move(interface.name if path.bound and interface is not None else None)
+            self._carried, self.waiting = wanted, ""
+        # Nothing is sent any more on what was left.
+        self._barrier.update(path=path, interfaces=self.sockets.interfaces)
         return Moved.MOVED
 
     async def _apply_to(self, path: Path) -> None:

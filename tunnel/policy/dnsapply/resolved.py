@@ -38,6 +38,7 @@ class Resolved:
     def __init__(self, bus: MessageBus, changed: Callable[[], None]) -> None:
         self._bus = bus
         self._changed = changed
+        self._indexes: dict[str, int] = {}  # remembered: a link may be renamed
         bus.add_message_handler(self._heard)
 
     @classmethod
@@ -80,7 +81,7 @@ class Resolved:
 
     async def set_link(self, interface: str, settings: DNSSettings) -> bool:
         """Give the link these servers and domains; tell whether it had others."""
-        index = socket.if_nametoindex(interface)
+        index = self._index(interface)
         servers = _servers(settings)
         domains = _domains(settings)
         if await self._link(index) == (servers, sorted(domains)):
@@ -97,8 +98,13 @@ class Resolved:
     async def revert(self, interface: str) -> None:
         """Take the link's settings back; one that is gone has none."""
         with contextlib.suppress(OSError):
-            await self._manage("RevertLink", "i", socket.if_nametoindex(interface))
+            await self._manage("RevertLink", "i", self._index(interface))
             await self._manage("FlushCaches", "")
+
+    def _index(self, interface: str) -> int:
+        if interface not in self._indexes:
+            self._indexes[interface] = socket.if_nametoindex(interface)
+        return self._indexes[interface]
 
     async def has_stub(self) -> bool:
         """Tell whether it answers on 127.0.0.53."""

@@ -62,6 +62,7 @@ class KillSwitch:
         self._tables: Tables | None = None
         self._watch: Watch | None = None
         self._arp_ignore: str | None = None
+        self._name = ""  # of the tunnel at first, whose interface may be renamed
         self._seen: dict[str, None] = {}
         self._devices: tuple[tuple[int, str], ...] = ()
 
@@ -83,6 +84,7 @@ class KillSwitch:
                 f"the kill switch is held by {whose}; one tunnel at a time can include all networks"
             )
         before = self._file.read()
+        self._name = desired.tunnel
         try:
             self._tables = Tables(self._facilities)
             was_closed = self._tables.closed(TABLE)
@@ -108,7 +110,7 @@ class KillSwitch:
         former, self.desired = self.desired, desired
         services = tuple(str(one) for one in desired.inbound)
         try:
-            self._file.write(note.Note(desired.tunnel, self._arp_ignore, services))
+            self._file.write(note.Note(self._name, self._arp_ignore, services))
             self._put()
         except BaseException:
             self.desired = former
