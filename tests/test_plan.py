@@ -14,6 +14,7 @@ from tunnel.daemon.plugins import load_policy
 from tunnel.errors import TunnelError, UsageError
 from tunnel.policy.binding import BindingPolicy, Combined, Term
 from tunnel.policy.interface import InterfaceType
+from tunnel.policy.shielded import Shielded
 
 
 def test_a_binding_is_changed_list_by_list_and_an_empty_spec_lifts_one() -> None:
@@ -36,12 +37,13 @@ def test_policies_are_found_by_entry_point_and_combine_with_lists(
         "path = tunnel.policy.path:Path\nlist = builtins:list\ngone = tunnel.policy:gone\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert load_policy("any") == BindingPolicy()
-    assert binding_policy(BindingConfig(bind=("policy:any",)), {}) == BindingPolicy()
-    assert binding_policy(BindingConfig(policy="any"), {}) == BindingPolicy()
+    shielded = Shielded("any", BindingPolicy())
+    assert load_policy("any") == shielded
+    assert binding_policy(BindingConfig(bind=("policy:any",)), {}) == shielded
+    assert binding_policy(BindingConfig(policy="any"), {}) == shielded
     both = binding_policy(BindingConfig(bind=("wifi", "policy:any")), {})
     wifi = BindingPolicy((Term(InterfaceType.WIFI),))
-    assert both == Combined((wifi, BindingPolicy()))
+    assert both == Combined((wifi, shielded))
     faults = {
         "no": "is not installed; there are",
         "path": "cannot be made",

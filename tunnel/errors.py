@@ -5,6 +5,7 @@ The packet path raises nothing: packets are dropped and counted by reason.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,21 @@ class PrivilegeError(TunnelError):
     """The process may not do what it was asked to do (exit code 4)."""
 
     exit_code = 4
+
+
+def file_error(path: Path, error: OSError) -> TunnelError:
+    """Say that a file of ours cannot be made or written, with the mend."""
+    mends = {
+        errno.EROFS: "make it writable",
+        errno.ENOSPC: "make room there",
+        errno.EDQUOT: "make room there",
+        errno.EMFILE: "raise the limit of open files",
+        errno.ENFILE: "close files elsewhere",
+    }
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return PrivilegeError(f"{path}: {error.strerror}; run as root")
+    mend = mends.get(error.errno or 0, "remove what is there")
+    return TunnelError(f"{path}: {error.strerror}; {mend}")
 
 
 class MissingFacilityError(TunnelError):

@@ -277,6 +277,9 @@ def test_one_at_a_time_and_without_a_daemon(world: World, tmp_path: Path) -> Non
         )
         second.expect(f"is held by the tunneld of {world.interface}")
         assert second.wait() == 1
+        third = Program(client, str(BIN / "tunneld"), "--config", str(other), "--bind", "wifi")
+        third.expect(f"the kill switch is closed by the tunneld of {world.interface}, so that")
+        assert third.end() == 0
         assert tunnelctl(client, "killswitch")["interface"] == world.interface
         assert world.ping()
         # While it runs it can be opened and closed.

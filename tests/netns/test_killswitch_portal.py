@@ -79,6 +79,9 @@ def test_an_opening_is_for_one_user_and_a_time(world: World, link: str) -> None:
              "--seconds", "9"], check=False,
         )  # fmt: skip
         assert refused.returncode == 2
+        for nowhere in ("lo", world.interface, "eth77"):
+            words = ("portal", nowhere, "--user", "65534", "--seconds", "3")
+            assert tunnelctl(client, "killswitch", *words, check=False).returncode == 2
         words = ("portal", link, "--user", "65534", "--seconds", "3")
         report = tunnelctl(client, "killswitch", *words)
         assert f"captive portal on {link} for user 65534" in report["opening"]

@@ -69,10 +69,15 @@ class Barrier:
         another policy. Raises TunnelError.
         """
         self._finish, self._reroute = finish, reroute
-        if not self.policy.include_all_networks and self._machine.kill_switch_left():
+        holder = None
+        if not self.policy.include_all_networks:
+            holder = self._machine.kill_switch_holder()
+        if holder is not None:
             self._log.warning(
-                "the kill switch is closed, so that nothing of this tunnel leaves either; "
-                "start it with --include-all-networks, or `tunnelctl killswitch off` first"
+                "the kill switch is closed%s, so that nothing of this tunnel leaves either; "
+                "%s, or `tunnelctl killswitch off` first",
+                f" by the tunneld of {holder}" if holder else "",
+                f"bind it to {holder}" if holder else "start it with --include-all-networks",
             )
         self._close()
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunnel.daemon.rundir import run_directory
-from tunnel.errors import PrivilegeError, TunnelError
+from tunnel.errors import PrivilegeError, TunnelError, file_error
 from tunnel.lockfile import try_lock, unlock
 
 REQUEST_BYTES: Final = 65_536
@@ -75,7 +75,7 @@ class ControlServer:
             ) from error
         except OSError as error:
             self._unlock()
-            raise TunnelError(f"{self.path}: {error.strerror}; remove what is there") from error
+            raise file_error(self.path, error) from error
         except TunnelError:
             self._unlock()
             raise

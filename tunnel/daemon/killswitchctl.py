@@ -214,7 +214,10 @@ async def serve(
             raise UsageError("without --config the routes are not tunneld's; start it with one")
         await session.set_routing(_closing(routing, request))
     elif action == "portal":
-        await barrier.open_portal(*_opening(request.get("opening")))
+        portal, seconds = _opening(request.get("opening"))
+        if portal.interface in ("lo", barrier.tunnel):
+            raise UsageError(f"portal: {portal.interface} leads to no network; name another")
+        await barrier.open_portal(portal, seconds)
     elif action not in ACTIONS:
         raise UsageError(f"killswitch: {action!r} is none of {', '.join(ACTIONS)}")
     return {"schema": SCHEMA, **barrier.report()}

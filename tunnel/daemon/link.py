@@ -7,6 +7,7 @@ interface itself: notifications can be lost or merged, the interface cannot lie.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import socket
 import struct
@@ -23,6 +24,7 @@ IFF_UP: Final = 1
 RTMGRP_LINK: Final = 1
 #: struct ifreq: the name, then a union of which the first int is used here
 _IFREQ: Final = struct.Struct("16si20x")
+_ATTEMPTS: Final = 8  # it may be renamed while it is looked at
 _HINT_BYTES: Final = 65_536
 
 
@@ -121,13 +123,18 @@ class LinkWatch:
 
     def look(self) -> None:
         """Look at the interface now, and call what there is to call."""
-        try:
-            name = socket.if_indextoname(self._index)
-            mtu, up = get_mtu(name), is_up(name)
-        except (OSError, MissingFacilityError):
-            self.close()
-            self._gone()
-            return
+        for _ in range(_ATTEMPTS):
+            try:
+                name = socket.if_indextoname(self._index)
+            except OSError:
+                self.close()
+                self._gone()
+                return
+            with contextlib.suppress(MissingFacilityError):
+                mtu, up = get_mtu(name), is_up(name)
+                break
+        else:
+            return  # it has another name each time; the next notification is on its way
         if name != self._name:
             self._name = name
             self._renamed(name)

@@ -105,16 +105,20 @@ class Machine:
 
         return KillSwitch(log=log)
 
-    def kill_switch_left(self) -> bool:
-        """Whether somebody who is gone has left the kill switch closed."""
+    def kill_switch_holder(self) -> str | None:
+        """Return the tunnel that holds the kill switch closed, "" for one that is gone; None where
+        it is open.
+        """
         from tunnel.policy.killswitch.note import NoteFile
 
         file = NoteFile()
-        if not file.path.exists() or file.holder() is not None:
-            return False
+        if not file.path.exists():
+            return None
         from tunnel.policy.killswitch.switch import KillSwitch
 
-        return KillSwitch.is_closed()  # another namespace may have had this number
+        if not KillSwitch.is_closed():  # another namespace may have had this number
+            return None
+        return file.holder() or ""
 
     def watch(
         self,

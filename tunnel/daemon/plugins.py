@@ -57,6 +57,7 @@ def load_provider(name: str, folders: list[str] | None = None) -> type[PacketTun
 def load_policy(name: str, folders: list[str] | None = None) -> PathPolicy:
     """Import or make a policy. Raises UsageError for a name that nobody offers, TunnelError."""
     from tunnel.policy.binding import PathPolicy
+    from tunnel.policy.shielded import Shielded
 
     found = _load(POLICIES, name, "policy", folders)
     if isinstance(found, type) or not isinstance(found, PathPolicy):
@@ -66,7 +67,7 @@ def load_policy(name: str, folders: list[str] | None = None) -> PathPolicy:
             raise TunnelError(f"policy {name} cannot be made: {error!r}") from error
     if not isinstance(found, PathPolicy):
         raise TunnelError(f"policy {name}: {found!r} has no `decide` and `refusal`")
-    return found
+    return Shielded(name, found)
 
 
 def _load(group: str, name: str, option: str, folders: list[str] | None) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import errno
 import functools
 import gc
 import os
@@ -70,6 +71,8 @@ def _guarded(work: Callable[[], int], *, debug: bool) -> int:
         problem: BaseException = error
     except Exception as error:
         line, code = f"internal error: {type(error).__name__}: {error}", 1
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            line = f"{error.strerror}; raise the limit (`ulimit -n`, LimitNOFILE=)"
         problem = error
     if debug:
         import traceback

@@ -50,9 +50,9 @@ class UserspaceMachine(Machine):
         """Return what leaves the machine's resolvers alone; the stack asks the tunnel's."""
         return _NoDNS()
 
-    def kill_switch_left(self) -> bool:
+    def kill_switch_holder(self) -> str | None:
         """Somebody else's kill switch is not ours to take over."""
-        return False
+        return None
 
     def watch(self, name: str, *calls: Callable[..., None]) -> Any:
         """Return a watch on an interface that never changes."""

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from tunnel.errors import PrivilegeError, TunnelError
+from tunnel.errors import PrivilegeError, TunnelError, file_error
 from tunnel.policy.numbers import SLOTS
 
 RUN = Path("/run/tunneld")
@@ -93,6 +93,8 @@ class Slot:
                 fd = os.open(path, flags, 0o600)
             except PermissionError as error:
                 raise PrivilegeError(f"may not write {path}; run as root") from error
+            except OSError as error:
+                raise file_error(path, error) from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -108,7 +110,10 @@ class Slot:
         """Keep a note that outlives a crash, in place of the former one."""
         data = json.dumps(asdict(note)).encode()
         # One write, padded over what was longer: a crash between two would leave half a note.
-        os.pwrite(self._fd, data.ljust(os.fstat(self._fd).st_size), 0)
+        try:
+            os.pwrite(self._fd, data.ljust(os.fstat(self._fd).st_size), 0)
+        except OSError as error:
+            raise file_error(self._path, error) from error
 
     def note(self) -> Note:
         """Return the note: ours, or the one that a crashed holder left."""

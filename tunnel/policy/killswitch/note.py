@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from tunnel.errors import PrivilegeError, TunnelError
+from tunnel.errors import PrivilegeError, file_error
 
 RUN: Final = Path("/run/tunneld")
 #: 2: answer ARP only for addresses of the interface that was asked, from its own network.
@@ -53,7 +53,7 @@ class NoteFile:
             except PermissionError as error:
                 raise PrivilegeError(f"may not write {self.path}; run as root") from error
             except OSError as error:
-                raise TunnelError(f"{self.path}: {error.strerror}; remove what is there") from error
+                raise file_error(self.path, error) from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -87,10 +87,15 @@ class NoteFile:
             return Note()
 
     def write(self, note: Note) -> None:
-        """Write it in place of the former text."""
+        """Write it in place of the former text, which stays where this fails. Raises TunnelError.
+
+        One write, padded over what was longer: a crash between two would leave half a note.
+        """
         data = json.dumps(asdict(note)).encode()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, data, 0)
+        try:
+            os.pwrite(self._fd, data.ljust(os.fstat(self._fd).st_size), 0)
+        except OSError as error:
+            raise file_error(self.path, error) from error
 
     def release(self, *, keep: bool) -> None:
         """Let go of it; `keep` leaves the text for whoever opens the kill switch."""

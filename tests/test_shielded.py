@@ -1,0 +1,59 @@
+"""A policy of another package may raise, and answer nonsense: then nothing is permitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from tests.test_binding import WLAN as WIFI, WWAN as CELLULAR
+from tunnel.policy.binding import BindingPolicy
+from tunnel.policy.interface import Interface
+from tunnel.policy.path import PathStatus
+from tunnel.policy.shielded import Shielded
+
+
+@dataclass
+class Odd:
+    """Answers what it is told to."""
+
+    answer: Any
+
+    def decide(self, interfaces: Sequence[Interface]) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def refusal(self, interface: Interface) -> Any:
+        return self.decide(())
+
+    def __str__(self) -> str:
+        raise ValueError("no name")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (ValueError("boom"), "failed: ValueError('boom')"),
+        (None, "answered None, which is no Path"),
+        (42, "answered 42, which is no Path"),
+        (
+            BindingPolicy().decide([replace(CELLULAR, index=99)]),
+            "chose 'wwan0', which is not there",
+        ),
+    ],
+)
+def test_its_faults_permit_nothing_and_are_named(answer: Any, why: str) -> None:
+    policy = Shielded("odd", Odd(answer))
+    path = policy.decide([WIFI, CELLULAR])
+    assert (path.status, path.interfaces, path.bound) == (PathStatus.UNSATISFIED, (), True)
+    assert path.reason.startswith(f"no permitted interface: policy odd {why}")
+    assert isinstance(policy.refusal(WIFI), str)
+    assert str(policy) == "policy odd"
+
+
+def test_what_it_answers_rightly_stands() -> None:
+    path = BindingPolicy().decide([CELLULAR, WIFI])
+    assert Shielded("odd", Odd(path)).decide([WIFI, CELLULAR]) == path
