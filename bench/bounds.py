@@ -29,6 +29,7 @@ class Bound:
     bound: float | None
     aim: float
     at_most: bool = False
+    unit: str = "MiB"  # of an absolute one
 
     @property
     def title(self) -> str:
@@ -74,7 +75,7 @@ def reached(
             verdict = "below the aim" if not bound.at_most else "above the aim"
         else:
             verdict = "reached" if bound.holds(value, bound.bound) else "NOT REACHED"
-        shown = f"{value:.0f} MiB" if bound.against is ABSOLUTE else f"{value:.2f}"
+        shown = f"{value:.0f} {bound.unit}" if bound.against is ABSOLUTE else f"{value:.2f}"
         limit = "-" if bound.bound is None else f"{sign} {bound.bound:g}"
         rows.append([bound.title, shown, limit, f"{bound.aim:g}", verdict])
     return rows

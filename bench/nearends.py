@@ -102,31 +102,41 @@ class Near:
 
 
 @contextlib.contextmanager
-def joined(wire: Wire, end: NearEnd, far: Implementation) -> Iterator[Near]:
-    """Run both ends of a tunnel until the block ends."""
+def joined(
+    wire: Wire, end: NearEnd, far: Implementation, *, relay: int | None = None
+) -> Iterator[Near]:
+    """Run both ends of a tunnel until the block ends.
+
+    With `relay` the near end sends to this port of host b, and the far end is told of nobody, so
+    that it knows no way past the relay.
+    """
+    port = relay or PORT
     name = f"ns{os.getpid()}x{next(_serial)}"
     with contextlib.ExitStack() as stack:
         there = stack.enter_context(Daemon(far, wire.b, f"{name}b"))
         keys = [there.wg("genkey").strip() for _ in range(2)]
         public = [there.wg("pubkey", given=key).strip() for key in keys]
-        _configure(there, 2, keys[1], public[0])
+        _configure(there, 2, keys[1], public[0], None if relay else PORT)
         if end.proxy:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netstack-")))
-            here = stack.enter_context(_start_proxy(wire, end, folder, name, keys[0], public[1]))
+            here = stack.enter_context(
+                _start_proxy(wire, end, folder, name, keys[0], public[1], port)
+            )
         else:
             here = stack.enter_context(Daemon(end.implementation, wire.a, f"{name}a"))
-            _configure(here, 1, keys[0], public[1])
+            _configure(here, 1, keys[0], public[1], port)
         near = Near(end, here)
         eventually(f"{end.name}: the tunnel", lambda: _passes(wire, near))
         yield near
 
 
-def _configure(daemon: Daemon, number: int, private: str, peer: str) -> None:
+def _configure(daemon: Daemon, number: int, private: str, peer: str, to: int | None) -> None:
     """Configure a daemon with an interface by `wg set`, and its interface."""
     other = 3 - number
+    endpoint = f" endpoint 10.99.0.{other}:{to}" if to else ""
     daemon.wg(
         f"set {{interface}} listen-port {PORT} private-key /dev/stdin peer {peer}"
-        f" endpoint 10.99.0.{other}:{PORT} allowed-ips 10.77.0.{other}/32",
+        f"{endpoint} allowed-ips 10.77.0.{other}/32",
         given=private,
     )
     daemon.space.ip(f"link set {daemon.interface} mtu {MTU} up")
@@ -134,11 +144,11 @@ def _configure(daemon: Daemon, number: int, private: str, peer: str) -> None:
 
 
 def _start_proxy(
-    wire: Wire, end: NearEnd, folder: Path, name: str, private: str, peer: str
+    wire: Wire, end: NearEnd, folder: Path, name: str, private: str, peer: str, port: int
 ) -> Proxy:
     config = folder / f"{name}.conf"
     config.touch(0o600)
-    words = {"private": private, "public": peer, "mtu": MTU, "port": PORT, "socks": SOCKS}
+    words = {"private": private, "public": peer, "mtu": MTU, "port": port, "socks": SOCKS}
     config.write_text(end.config.format(**words))
     for path in (folder, config):
         os.chown(path, _NOBODY, _NOBODY)
