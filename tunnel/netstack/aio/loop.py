@@ -32,6 +32,7 @@ from tunnel.primitives import EngineError
 from tunnel.unitlink import UnitLink
 
 _SECOND: Final = 1_000_000_000
+_TICK: Final = 1_000_000  # ns; what event loops can tell apart
 _WATCH_SECONDS: Final = 2.0
 _FEW: Final = 4
 
@@ -325,7 +326,10 @@ class StackLoop:
                 return  # it comes early, and is set again then
             self._timer.cancel()
         self._timer_due = due
-        self._timer = self.loop.call_later(max(due - now, 0) / _SECOND, self._on_timer)
+        # Rounded up: uvloop makes no wait at all of less than half a millisecond, and would spin
+        # until a paced segment is due. The sender makes up for what it is late.
+        wait = -(-max(due - now, 0) // _TICK)
+        self._timer = self.loop.call_later(wait * _TICK / _SECOND, self._on_timer)
 
 
 def _slept() -> int:
