@@ -172,10 +172,13 @@ class World:
         settings: Settings | tuple[Settings, Settings] = Settings(),  # noqa: B008 - frozen
         simultaneous: bool = False,
         start: int = START,
+        wake: int = 1,
     ) -> None:
+        """`wake`: timers are served at multiples of it only, as by an event loop that is busy."""
         random = Random(seed)
         both = settings if isinstance(settings, tuple) else (settings, settings)
         self.now = start
+        self.wake = wake
         self.connections = [
             Connection(
                 1000 + i, 2000 - 1000 * i + 1 - i, iss=random.randrange(1 << 32), settings=one,
@@ -215,7 +218,7 @@ class World:
         for connection, application in zip(self.connections, self.applications, strict=True):
             deadline = connection.next_deadline()
             if deadline is not None:
-                times.append(deadline)
+                times.append(-(-deadline // self.wake) * self.wake)
             if connection.readable:
                 times.append(application.next_read)
         return min(times, default=None)
@@ -256,7 +259,7 @@ class World:
 
 
 def throughput(
-    seconds: float, *, seed: int = 1, congestion: str = "bbr", **path: int | float
+    seconds: float, *, seed: int = 1, congestion: str = "bbr", wake: int = 1, **path: int | float
 ) -> tuple[float, World]:
     """Return Mbit/s of payload from a to b over a time, and the world it was measured in."""
     data = bytes(int(seconds * 120_000_000))
@@ -266,6 +269,7 @@ def throughput(
         b=Application(closes=False, keep=False),
         path=path,
         settings=Settings(congestion=congestion),
+        wake=wake,
     )
     world.run(seconds)
     return world.applications[1].count * 8 / seconds / 1e6, world

@@ -58,9 +58,9 @@ class Ranges:
     def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of [start, end) that are not in the set."""
         position = start
-        for low, high in self:
-            if high <= position:
-                continue
+        starts, ends = self._starts, self._ends
+        for i in range(bisect_right(ends, start), len(starts)):
+            low, high = starts[i], ends[i]
             if low >= end:
                 break
             if low > position:

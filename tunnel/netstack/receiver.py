@@ -22,7 +22,8 @@ from tunnel.netstack.rtt import MILLISECOND
 
 DELAY: Final = 40 * MILLISECOND
 _QUICK: Final = 16  # segments at the start that are acknowledged without delay
-MAX_PIECES: Final = 512  # out of order; a peer that sends single bytes gains nothing
+MAX_PIECES: Final = 512  # out of order, or one for so many bytes of the window:
+_PIECE: Final = 512  # a peer that sends single bytes gains nothing
 
 Payload = bytes | memoryview
 _COPIED: Final = 2048  # below this a copy is cheaper than what a view keeps alive
@@ -133,7 +134,7 @@ class Receiver:
         known = self._ranges.covering(start)
         if known is not None and end <= known[1]:
             self._note_duplicate(start, end)
-        elif len(self._pieces) < MAX_PIECES:
+        elif len(self._pieces) < MAX_PIECES or len(self._pieces) < self._capacity // _PIECE:
             for low, high in list(self._ranges.gaps(start, end)):
                 piece = kept(payload[low - start : high - start])
                 insort(self._pieces, (low, piece), key=_position)

@@ -48,6 +48,8 @@ class Recovery(Repair):
         """A record leaves once more."""
         self._sent_once = self.nxt
         self._excused = 0
+        if record.start == self.una:
+            self._rto_base = now  # its answer takes another round trip, however much has come since
         self.flight.mark_sent_again(record)
         if self.probe:
             self._note_probe(again=True)

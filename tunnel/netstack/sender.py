@@ -321,7 +321,8 @@ class Sender:
         recovery = self.recovery
         start = recovery.nxt
         end = start + length
-        all_sent = end >= self.end and recovery.room > length
+        # A rest that Nagle keeps back is no more than nothing.
+        all_sent = self.end - end < self.segment and recovery.room > length
         if all_sent:
             recovery.rate.limited_by_application(recovery.flight.outstanding + length)
         recovery.sent_new(end, now, app_limited=all_sent)

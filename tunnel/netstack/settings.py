@@ -13,7 +13,7 @@ class Settings:
 
     segment: int = 1360  # the MSS that we announce: the tunnel's MTU less 60 (IPv6 and TCP)
     peer_segment: int = 536  # the peer's where it announces none (RFC 9293, 3.7.1); 1220 for IPv6
-    send_buffer: int = 4 << 20
+    send_buffer: int = 8 << 20  # repairs hold data back for round trips
     receive_buffer: int = 65_535  # at first
     receive_most: int = 6 << 20  # what autotuning may reach
     congestion: str = "bbr"
