@@ -293,7 +293,9 @@ class Connection(Handshake):
         self._heard_at = now
         self._probes = 0
         if ack >= sender.una:
-            if sender.nxt > sender.una:
+            if sender.fin is not None and ack > sender.fin:
+                sender.finish()
+            elif sender.nxt > sender.una:
                 bare = not segment.length and window == sender.window
                 sender.acknowledge(self._ack_of(segment, ack, now), now, bare=bare)
             sender.update_window(sequence, ack, window)

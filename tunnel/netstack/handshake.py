@@ -119,7 +119,9 @@ class Handshake(Endpoint):
 
     def _establish(self, segment: Segment, ack: int, now: int) -> None:
         self.sender.open = True
-        self.sender.acknowledge(self._ack_of(segment, ack, now), now, bare=False)
+        # An answer at once is to a SYN,ACK that never left: a cookie (it tells no round trip).
+        if self._ecn or now == self._opened_at or not self.sender.advance(ack, now):
+            self.sender.acknowledge(self._ack_of(segment, ack, now), now, bare=False)
         self._tell(EventKind.ESTABLISHED)
         if self._closing:
             self._step(Step.CLOSE)

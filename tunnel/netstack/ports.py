@@ -23,13 +23,18 @@ class Numbers:
         digest = blake2s(flow, key=self._secret, person=purpose, digest_size=8).digest()
         return int.from_bytes(digest, "big")
 
-    def sequence(self, flow: bytes, now: int) -> int:
-        """RFC 6528, section 3: ISN = M + F(connection, secret)."""
-        return (now // _ISN_TICK + self._hash(b"isn", flow)) & 0xFFFFFFFF
+    def start(self, flow: bytes, now: int) -> tuple[int, int]:
+        """Return a connection's first sequence number and the offset of its timestamps (ms).
+
+        RFC 6528, section 3: ISN = M + F(connection, secret); RFC 7323, section 5.4. Both are parts
+        of one hash, which does not tell one from the other.
+        """
+        mixed = self._hash(b"flow", flow)
+        return (now // _ISN_TICK + mixed) & 0xFFFFFFFF, mixed >> 33
 
     def clock_offset(self, flow: bytes) -> int:
-        """An offset of timestamps for each connection (RFC 7323, section 5.4), in ms."""
-        return self._hash(b"stamp", flow) & 0x7FFFFFFF
+        """Return the offset alone."""
+        return self._hash(b"flow", flow) >> 33
 
     def port(self, flow: bytes, free: Callable[[int], bool]) -> int | None:
         """RFC 6056, algorithm 4: sequential from an offset that the destination decides."""

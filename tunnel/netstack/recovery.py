@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tunnel.netstack.acks import Ack
-from tunnel.netstack.flight import Sent
+from tunnel.netstack.flight import Flight, Sent
 from tunnel.netstack.repair import Repair
 from tunnel.netstack.rtt import MILLISECOND
 from tunnel.netstack.states import Mode
@@ -118,6 +118,15 @@ class Recovery(Repair):
         sample.congested = sample.in_recovery = False
         self._tell(now)
         return True
+
+    def finish(self) -> None:
+        """All that was sent has arrived and no more will be: there is nothing left to learn."""
+        self.una = self.nxt
+        self.flight = Flight()
+        self.mode = Mode.OPEN
+        self.probe = False
+        self.path_probe = self.path_takes = self._prr = None
+        self._reorder_at = 0
 
     def acknowledge(self, ack: Ack, now: int) -> int:
         """Take an acknowledgment; return how many bytes it delivered."""

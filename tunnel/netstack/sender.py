@@ -112,6 +112,12 @@ class Sender:
         self._duplicates = self._persist_count = 0
         return True
 
+    def finish(self) -> None:
+        """Our FIN, and so everything, has been acknowledged."""
+        self.recovery.finish()
+        self.buffer.release(self.recovery.una)
+        self._persist_at = self._persist_count = 0
+
     def acknowledge(self, ack: Ack, now: int, *, bare: bool) -> int:
         """Take an acknowledgment; return the bytes delivered. `bare`: no data, same window."""
         before = self.una

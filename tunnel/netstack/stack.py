@@ -41,6 +41,7 @@ from tunnel.netstack.udp import Received, UdpLayer, UdpSocket, verified
 
 BATCH_BYTES: Final = 1 << 20
 _ERRORS_A_SECOND: Final = 1000
+_ROUTES: Final = 1024  # ways that are remembered
 _ANSWERS: Final = 1024  # packets that may wait to answer packets nobody asked for
 
 
@@ -78,6 +79,7 @@ class Stack:
         self._own = frozenset(self.addresses)
         self._reassembly = Reassembly()
         self._paths = PathMtu()
+        self._routes: dict[tuple[bytes | None, bytes], Route] = {}  # a store, not a table
         self._limit = RateLimit(_ERRORS_A_SECOND, SECOND)
         self._outbox: list[Outgoing] = []
         self._replies: list[Reply] = []
@@ -90,6 +92,7 @@ class Stack:
         """Go over to other addresses and another MTU; what is open on an old address ends."""
         self.addresses = tuple(addresses)
         self._own = frozenset(self.addresses)
+        self._routes.clear()
         self.mtu = mtu
         self.tcp.leave(self._own, now)
 
@@ -105,11 +108,19 @@ class Stack:
 
     def route(self, source: bytes | None, destination: bytes) -> Route:
         """Return the way to an address. OSError: ENETUNREACH, EADDRNOTAVAIL."""
+        mtu = self._paths.get(destination, self.mtu, self._now)
+        known = self._routes.get((source, destination))
+        if known is not None and known.mtu == mtu:
+            return known
+        name = source, destination
         if source is None:
             source = self.source_for(destination)
         elif source not in self._own or len(source) != len(destination):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        return Route(source, destination, self._paths.get(destination, self.mtu, self._now))
+        if len(self._routes) >= _ROUTES:
+            self._routes.clear()
+        route = self._routes[name] = Route(source, destination, mtu)
+        return route
 
     # ---- for owners of sockets ----
 

@@ -16,6 +16,8 @@ from typing import Final
 class State(Enum):
     """RFC 9293, section 3.3.2."""
 
+    __hash__ = object.__hash__  # members are single objects; Enum's own hashes their names
+
     CLOSED = "CLOSED"
     LISTEN = "LISTEN"
     SYN_SENT = "SYN-SENT"
@@ -31,6 +33,8 @@ class State(Enum):
 
 class Step(Enum):
     """What moves a connection from one state to the next."""
+
+    __hash__ = object.__hash__
 
     PASSIVE_OPEN = "passive open"
     ACTIVE_OPEN = "active open"

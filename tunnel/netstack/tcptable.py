@@ -100,8 +100,9 @@ class TcpTable:
     ) -> TcpSocket:  # fmt: skip
         key = key_of(route, port, remote_port)
         flow = flow_of(route, port, remote_port)
+        first, clock_offset = self._numbers.start(flow, now)
         if iss is None:
-            iss = self._numbers.sequence(flow, now)
+            iss = first
             old = self.time_wait.take(key)
             if old is not None and (iss - old.sent) & 0x80000000:
                 iss = (old.sent + 0x20000) & 0xFFFFFFFF  # RFC 9293, section 3.4.1
@@ -110,7 +111,7 @@ class TcpTable:
             remote_port,
             iss=iss,
             settings=self._sized_for(settings, route),
-            clock_offset=self._numbers.clock_offset(flow),
+            clock_offset=clock_offset,
             pool=self._pool,
             limit=self._limit,
         )
