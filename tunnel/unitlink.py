@@ -20,7 +20,7 @@ from tunnel._core import ffi, lib
 from tunnel.flow import FlowClosed
 from tunnel.primitives import EngineError, octets
 
-READ_BYTES: Final = 1 << 20
+READ_BYTES: Final = 1 << 18  # few enough to be handled while in the cache
 _READ_SPANS: Final = 1024
 _SPAN: Final = "=IIHH"
 _SPAN_BYTES: Final[int] = ffi.sizeof("tc_span")
