@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
 import pytest
 
-from tests.engine_lab import Lab, tcp, udp
+from tests.engine_lab import FarPeer, Lab, tcp, udp
 from tunnel.engine import LINK_USO, LINK_VNET_HDR, NO_COALESCE_TCP, NO_COALESCE_UDP, NO_UDP_GRO
 
 pytestmark = pytest.mark.datapath
@@ -147,6 +148,41 @@ def test_a_full_link_drops_and_counts() -> None:
             peer.send(udp(FAR, NEAR, bytes(1200)))
         counters = lab.counters()
         assert counters["rx_packets"] + counters["rx_link_busy"] == counters["rx_datagrams"]
+
+
+def overfill(lab: Lab, peer: FarPeer) -> list[bytes]:
+    """Send more than the kernel holds for a link that nobody reads."""
+    packets = [udp(FAR, NEAR, i.to_bytes(1200, "big")) for i in range(400)]
+    for i, packet in enumerate(packets, start=1):
+        peer.send(packet)
+        while not i % 50 and lab.counters()["rx_packets"] < i:
+            pass
+    return packets
+
+
+def test_what_a_full_link_does_not_take_at_once_comes_later_and_in_order() -> None:
+    with Lab() as lab:
+        packets = overfill(lab, lab.peer("10.0.0.2/32"))
+        assert [lab.read() for _ in packets] == packets
+        assert not lab.counters().get("rx_link_busy")
+
+
+def test_what_waits_for_a_link_goes_with_it() -> None:
+    with Lab() as lab:
+        peer = lab.peer("10.0.0.2/32")
+        packets = overfill(lab, peer)
+        lab.engine.detach_link(0)
+        held = 0
+        while not lab.idle():
+            lab.read()
+            held += 1
+        assert held < len(packets), "the kernel held them all"
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            lab.engine.attach_link(0, theirs.fileno(), 0, 1420)
+            peer.send(REPLY)
+            assert ours.recv(65536) == REPLY
+            lab.engine.detach_link(0)
 
 
 def test_without_a_link_packets_are_counted() -> None:

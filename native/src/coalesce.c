@@ -198,7 +198,14 @@ int tc_coalescer_init(tc_coalescer *coalescer, const tc_link *link, tc_counters 
 }
 
 void tc_coalescer_free(tc_coalescer *coalescer) {
+    tc_backlog_clear(&coalescer->backlog);
     free(coalescer->memory);
+}
+
+static void fail(tc_coalescer *coalescer, int error, uint32_t count) {
+    tc_count(coalescer->counters, TC_COUNT_RX_LINK_FAILED, count);
+    if (tc_link_is_dead(error))
+        coalescer->dead = -error;
 }
 
 static void put(tc_coalescer *coalescer, const struct virtio_net_hdr *vnet, const uint8_t *packet,
@@ -207,7 +214,7 @@ static void put(tc_coalescer *coalescer, const struct virtio_net_hdr *vnet, cons
         tc_count(coalescer->counters, TC_COUNT_RX_NO_LINK, count);
         return;
     }
-    int error = tc_link_write(coalescer->link, vnet, packet, length);
+    int error = tc_backlog_write(&coalescer->backlog, coalescer->link, vnet, packet, length);
     if (!error) {
         tc_count(coalescer->counters, TC_COUNT_RX_UNITS, 1);
         tc_count(coalescer->counters, TC_COUNT_RX_PACKETS, count);
@@ -216,9 +223,7 @@ static void put(tc_coalescer *coalescer, const struct virtio_net_hdr *vnet, cons
     } else if (error == -EAGAIN || error == -ENOBUFS) {
         tc_count(coalescer->counters, TC_COUNT_RX_LINK_BUSY, count);
     } else {
-        tc_count(coalescer->counters, TC_COUNT_RX_LINK_FAILED, count);
-        if (tc_link_is_dead(error))
-            coalescer->dead = -error;
+        fail(coalescer, error, count);
     }
 }
 
@@ -271,4 +276,13 @@ void tc_coalescer_add(tc_coalescer *coalescer, const uint8_t *packet, uint32_t l
 void tc_coalescer_flush(tc_coalescer *coalescer) {
     while (coalescer->open)
         write_out(coalescer, 0);
+}
+
+bool tc_coalescer_retry(tc_coalescer *coalescer) {
+    if (!coalescer->backlog.oldest)
+        return false;
+    int error = tc_backlog_drain(&coalescer->backlog, coalescer->link);
+    if (error && error != -EAGAIN)
+        fail(coalescer, error, 1);
+    return coalescer->backlog.oldest;
 }

@@ -6,6 +6,7 @@
 
 #include <linux/virtio_net.h>
 
+#include "backlog.h"
 #include "core.h"
 #include "counters.h"
 #include "link.h"
@@ -50,6 +51,7 @@ typedef struct {
     tc_counters *counters;
     uint32_t flags; /* TC_NO_COALESCE_* */
     int dead;       /* errno of a link that failed for good */
+    tc_backlog backlog;
     uint32_t open;
     tc_super supers[TC_COALESCER_FLOWS]; /* the oldest first */
     uint8_t *memory;
@@ -60,5 +62,7 @@ void tc_coalescer_free(tc_coalescer *coalescer);
 /* The packet must stay in place until the flush. */
 void tc_coalescer_add(tc_coalescer *coalescer, const uint8_t *packet, uint32_t length);
 void tc_coalescer_flush(tc_coalescer *coalescer);
+/* Writes what a full link did not take before; whether some of it still waits. */
+bool tc_coalescer_retry(tc_coalescer *coalescer);
 
 #endif

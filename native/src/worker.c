@@ -27,6 +27,9 @@ enum { SLOTS = SLOT_OUTER + 2 * TC_MAX_PATHS };
  * enough to stay in the caches and to let the other direction in. */
 enum { BATCH_BYTES = 64 * 1024, BATCH_PACKETS = 64 };
 
+/* Milliseconds after which a full link is tried again where nothing else happens. */
+enum { RETRY = 1 };
+
 /* Rounds of fewer bytes than this are thin, and after so many of them there is a pause of so many
  * nanoseconds. */
 enum { THIN = 4096, BULK = 16384, THIN_ROUNDS = 8, PAUSE = 200 * 1000 };
@@ -164,7 +167,7 @@ static int next_events(tc_worker *worker, struct epoll_event *ready) {
     } else {
         if (worker->thin_rounds > THIN_ROUNDS)
             worker->thin_rounds = 0; /* not even a pause brought anything */
-        count = epoll_wait(worker->epoll, ready, SLOTS, -1);
+        count = epoll_wait(worker->epoll, ready, SLOTS, worker->behind ? RETRY : -1);
         now = tc_engine_now(worker->engine);
         tc_urgency_rest(&worker->urgency, now);
     }
@@ -184,7 +187,7 @@ static void *run(void *argument) {
     tc_urgency_begin(&worker->urgency, real_time, tc_engine_now(engine));
     while (atomic_load(&engine->running)) {
         int count = next_events(worker, ready);
-        if (count <= 0)
+        if (count < 0 || (!count && !worker->behind))
             continue;
         int dead = 0, gone = 0; /* of the link and of the port */
         tc_lock_shared(engine);
@@ -200,6 +203,8 @@ static void *run(void *argument) {
             else if (slot == SLOT_PORT && engine->port.fd >= 0)
                 gone = serve_link(worker, &engine->port);
         }
+        bool link_behind = tc_coalescer_retry(&worker->receiver.coalescer);
+        worker->behind = tc_coalescer_retry(&worker->receiver.port) || link_behind;
         int fd = worker->link.fd, port = engine->port.fd;
         if (!dead)
             dead = worker->receiver.coalescer.dead;
@@ -256,12 +261,16 @@ static void unwatch(tc_worker *worker, int fd) {
 
 void tc_worker_drop_link(tc_worker *worker) {
     unwatch(worker, worker->link.fd);
+    tc_backlog_clear(&worker->receiver.coalescer.backlog);
     worker->link = (tc_link){.fd = -1};
 }
 
 void tc_worker_drop_port(tc_worker *worker) {
-    unwatch(worker, worker->engine->port.fd);
-    worker->engine->port = (tc_link){.fd = -1};
+    tc_engine *engine = worker->engine;
+    unwatch(worker, engine->port.fd);
+    for (uint32_t i = 0; i < engine->options.workers; i++)
+        tc_backlog_clear(&engine->workers[i].receiver.port.backlog);
+    engine->port = (tc_link){.fd = -1};
 }
 
 void tc_worker_drop_outer(tc_worker *worker, uint32_t path) {

@@ -33,6 +33,7 @@ typedef struct tc_worker {
     bool more;            /* the round ended before the link was empty */
     uint32_t thin_rounds; /* in a row */
     bool soon;            /* it began soon after the one before */
+    bool behind;          /* a full link has left something waiting */
     uint64_t woken;       /* nanoseconds: when this round began */
     tc_sender sender;
     tc_receiver receiver;
