@@ -80,7 +80,7 @@ def test_datagrams_of_every_size_go_there_and_back(family: int, to_family: int) 
 
 
 def test_nothing_is_early() -> None:
-    """Late it may be, on a busy machine; tests/test_relay_path.py has the rest."""
+    """But by what is gathered to be sent at once, 0.05 ms. Late it may be, on a busy machine."""
     with relayed(Path(Link(delay=25), Link(delay=40))) as (_, near, far):
         for _ in range(5):
             begun = time.monotonic()
@@ -90,8 +90,8 @@ def test_nothing_is_early() -> None:
             far.sendto(b"back", address)
             near.recv(100)
             back = time.monotonic()
-            assert there - begun >= 0.025
-            assert back - there >= 0.040
+            assert there - begun >= 0.025 - 5e-5
+            assert back - there >= 0.040 - 5e-5
 
 
 def test_the_order_is_kept_through_rate_and_jitter() -> None:

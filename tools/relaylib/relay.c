@@ -40,7 +40,8 @@ enum {
     LISTENER = -1,
     SIGNALS = -2,
 };
-static const double STALE = 1e9; /* ns; a stamp that is older is not believed */
+static const double STALE = 1e9;    /* ns; a stamp that is older is not believed */
+static const double GATHERED = 5e4; /* ns; what is due so soon leaves with what is due now */
 
 struct totals {
     uint64_t sent, failed, reordered;
@@ -291,7 +292,7 @@ int main(int argc, char **argv) {
     double next_sweep = 0;
     for (;;) {
         double now = clock_ns(CLOCK_MONOTONIC);
-        depart(now);
+        depart(now + GATHERED);
         if (now >= next_sweep) {
             clients_sweep(&clients, now);
             next_sweep = now + clients.idle / 4;

@@ -127,6 +127,6 @@ def describe(path: Path) -> str:
     for option in OPTIONS:
         up, down = getattr(path.up, option.name), getattr(path.down, option.name)
         if up or down:
-            both = f"{up:g}" if up == down else f"{up:g}/{down:g}"
+            both = f"{up:.12g}" if up == down else f"{up:.12g}/{down:.12g}"
             found.append(f"{option.name} {both} {option.unit}")
     return ", ".join(found) or "a path that does nothing to its datagrams"
