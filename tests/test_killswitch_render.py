@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from itertools import product
 
 import pytest
@@ -130,6 +130,18 @@ def test_an_opening_is_for_a_user_or_a_control_group() -> None:
     (frame,) = (t for t in texts(replace(EVERYTHING, portal=portal), "frames") if "portal" in t)
     assert "meta mark 0x000074ff counter accept" in frame
     assert "meta skuid 1000 counter accept" in " ".join(texts(EVERYTHING, "output"))
+
+
+def test_excluded_routes_go_past_but_not_their_resolvers() -> None:
+    excluded = (ip_network("203.0.113.0/24"), ip_network("2001:db8:9::/48"))
+    for chain in ("output", "forward", "frames"):
+        labels = [rule.label for rule in rules(replace(CONNECTED, excluded=excluded), chain)]
+        dns = max(i for i, label in enumerate(labels) if label.startswith("DNS past"))
+        assert all(labels.index(f"excluded route {network}") > dns for network in excluded)
+    for chain in ("input", "forward"):
+        back = [t for t in texts(replace(CONNECTED, excluded=excluded), chain) if "answers" in t]
+        assert len(back) == 2
+        assert all("ct state established,related" in text for text in back)
 
 
 def test_timers_are_those_that_still_run() -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tunnel.daemon.machine import Machine
     from tunnel.policy.killswitch.switch import KillSwitch
     from tunnel.policy.path import Path
-    from tunnel.settings import Address, InterfaceAddress, Portal, RoutingPolicy
+    from tunnel.settings import Address, InterfaceAddress, Network, Portal, RoutingPolicy
 
 Reroute = Callable[["RoutingPolicy"], Awaitable[None]]
 #: The ends after which the kill switch opens (contract.md, Stopping).
@@ -116,6 +116,7 @@ class Barrier:
         addresses: Sequence[InterfaceAddress] | None = None,
         endpoints: Iterable[tuple[Address, int]] | None = None,
         coming_mark: int | None = None,
+        excluded: Sequence[Network] | None = None,
     ) -> None:
         """Let the firewall follow what changed. Raises TunnelError; then it is as it was.
 
@@ -142,6 +143,8 @@ class Barrier:
             wanted = replace(wanted, mark=mark)
         if addresses is not None:
             wanted = replace(wanted, addresses=tuple(addresses))
+        if excluded is not None:
+            wanted = replace(wanted, excluded=tuple(excluded))
         if endpoints is not None:
             far = tuple(Endpoint(address, port) for address, port in dict.fromkeys(endpoints))
             wanted = replace(wanted, endpoints=far)

@@ -14,7 +14,7 @@ from tunnel.errors import TunnelError
 from tunnel.policy.connection import Connection
 from tunnel.policy.interface import Interface
 from tunnel.policy.path import Path
-from tunnel.policy.routing import Desired, desired
+from tunnel.policy.routing import Desired, desired, past_the_tunnel
 from tunnel.policy.rtnl import Dump, Link
 from tunnel.policy.state import Override, build_state
 from tunnel.settings import TunnelSettings
@@ -71,6 +71,7 @@ def _firewall(
         addresses=tuple(wanted.addresses),
         local_networks=routing.exclude_local_networks,
         inbound=routing.allow_inbound,
+        excluded=past_the_tunnel(tunnel_settings(config), routing),
         confirm=routing.confirm or None,
     )
     shown = render.render(firewall, 0, [i.name for i in interfaces if i.name != common.LOOPBACK])

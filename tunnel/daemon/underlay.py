@@ -314,12 +314,15 @@ class Underlay:
             await self._routes.apply(None, nothing, path, self.routing)
             self._barrier.update(path=path, interfaces=self.sockets.interfaces)
             return
+        from tunnel.policy.routing import past_the_tunnel
+
         in_force = await self._routes.apply(self._name, self._settings, path, self.routing)
         self._barrier.update(
             path=path,
             interfaces=self.sockets.interfaces,
             mark=in_force.mark,
             addresses=self._settings.addresses,
+            excluded=past_the_tunnel(self._settings, self.routing),
         )
         self.sockets.set_mark(in_force.mark)
 

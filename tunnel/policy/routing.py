@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tunnel.policy.interface import Interface, InterfaceType
 from tunnel.policy.interfacetables import Place, interface_tables
-from tunnel.policy.networks import subtract
+from tunnel.policy.networks import covers, subtract
 from tunnel.policy.numbers import (
     BANDS,
     OUTER_OVERHEAD,
@@ -55,6 +55,18 @@ def tunnel_mtu(settings: TunnelSettings, interfaces: Sequence[Interface]) -> int
         return settings.mtu
     smallest = min((i.mtu for i in interfaces), default=TUN_MTU_MAX + OUTER_OVERHEAD)
     return max(TUN_MTU_MIN, min(TUN_MTU_MAX, smallest - OUTER_OVERHEAD))
+
+
+def past_the_tunnel(settings: TunnelSettings, policy: RoutingPolicy) -> tuple[Network, ...]:
+    """Return the networks that the routes exclude, less what is included again inside them."""
+    asked = policy.applied_to(settings)
+    holes = asked.excluded_routes
+    inside = [
+        network
+        for network in asked.included_routes
+        if any(network != hole and covers(hole, network) for hole in holes)
+    ]
+    return tuple(subtract(holes, inside))
 
 
 def rule_base(dump: Dump, numbers: Numbers) -> int:

@@ -159,6 +159,21 @@ def local_both(wanted: Desired) -> Iterable[Rule]:
             yield Rule(f"from local network {near}", here, match.jump("local"))
 
 
+def excluded_out(wanted: Desired, *, netdev: bool) -> Iterable[Rule]:
+    """Yield what leads to the networks that the tunnel's routes exclude."""
+    for network in wanted.excluded:
+        to = (match.version(network.version, netdev=netdev), match.destination(network))
+        yield Rule(f"excluded route {network}", to, ACCEPTED)
+
+
+def excluded_in(wanted: Desired) -> Iterable[Rule]:
+    """What comes back from there; what begins there stays outside."""
+    for network in wanted.excluded:
+        back = (match.version(network.version), match.source(network))
+        states = match.connection("established", "related")
+        yield Rule(f"answers from excluded route {network}", (*back, states), ACCEPTED)
+
+
 def local_chain(wanted: Desired, *, netdev: bool) -> Iterable[Chain]:
     """Yield the chain of the local networks' addresses."""
     if wanted.local_networks:

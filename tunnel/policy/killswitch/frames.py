@@ -18,6 +18,7 @@ from tunnel.policy.killswitch.common import (
     answers,
     dns_elsewhere,
     endpoints,
+    excluded_out,
     keep_alive_out,
     local,
     portal_out,
@@ -67,6 +68,7 @@ def frames(wanted: Desired) -> Iterable[Rule]:
     yield from portal_out(wanted, netdev=True)
     yield from dns_elsewhere(DROPPED)
     yield from local(wanted)
+    yield from excluded_out(wanted, netdev=True)
     for inbound in wanted.inbound:
         yield answers(inbound, connection=False)
     yield Rule("everything else", (), DROPPED)

@@ -24,6 +24,8 @@ from tunnel.policy.killswitch.common import (
     at,
     dns_elsewhere,
     endpoints,
+    excluded_in,
+    excluded_out,
     keep_alive_in,
     keep_alive_out,
     links,
@@ -195,6 +197,7 @@ def _input(wanted: Desired) -> Iterable[Rule]:
     for name in dict.fromkeys(inbound.interface for inbound in wanted.inbound):
         yield from related(f" on {name} (inbound)", (match.out_of(name),))
     yield from local_both(wanted)
+    yield from excluded_in(wanted)
     yield Rule("everything else", (), DROPPED)
 
 
@@ -232,6 +235,7 @@ def _output(wanted: Desired) -> Iterable[Rule]:
     yield from portal_out(wanted, netdev=False)
     yield from dns_elsewhere(REJECTED)
     yield from local(wanted)
+    yield from excluded_out(wanted, netdev=False)
     for inbound in wanted.inbound:
         yield answers(inbound, connection=True)
     yield Rule("everything else", (), REJECTED)
@@ -244,4 +248,6 @@ def _forward(wanted: Desired) -> Iterable[Rule]:
         yield Rule("out of the tunnel", (match.out_of(wanted.tunnel),), ACCEPTED)
     yield from dns_elsewhere(DROPPED)
     yield from local_both(wanted)
+    yield from excluded_out(wanted, netdev=False)
+    yield from excluded_in(wanted)
     yield Rule("everything else", (), DROPPED)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tunnel.errors import UsageError
-from tunnel.settings import Address, Inbound, InterfaceAddress, Portal
+from tunnel.settings import Address, Inbound, InterfaceAddress, Network, Portal
 
 
 class Phase(Enum):
@@ -43,6 +43,7 @@ class Desired:
     """All that the firewall is made from.
 
     `interfaces` are those that the tunnel's own packets may leave on; None: any but the tunnel.
+    `excluded` are the networks that go past the tunnel because its routes exclude them.
     `confirm` is the time at which everything opens again unless it is confirmed, None: never;
     `portal_until` that at which the portal's opening ends.
     """
@@ -55,6 +56,7 @@ class Desired:
     resolvers: tuple[Resolver, ...] = ()
     addresses: tuple[InterfaceAddress, ...] = ()
     local_networks: bool = False
+    excluded: tuple[Network, ...] = ()
     inbound: tuple[Inbound, ...] = ()
     portal: Portal | None = None
     portal_until: float = 0.0
