@@ -174,6 +174,15 @@ def test_clients_are_told_apart() -> None:
         assert relay.stop()["clients"] == 2
 
 
+@pytest.mark.parametrize(("listen", "asked"), [("0.0.0.0", "127.0.0.2"), ("::", "127.0.0.2")])
+def test_answers_come_from_the_address_that_was_asked(listen: str, asked: str) -> None:
+    with udp() as far, Relay((listen, 0), far.getsockname(), Path()) as relay, udp() as near:
+        near.connect((asked, relay.address[1]))  # takes answers from there only
+        near.send(b"there")
+        far.sendto(b"back", far.recvfrom(100)[1])
+        assert near.recv(100) == b"back"
+
+
 def test_there_are_at_most_so_many_clients_until_one_is_idle() -> None:
     with relayed(clients=1, idle=0.3) as (relay, near, far), udp() as second:
         second.connect(relay.address)

@@ -62,12 +62,29 @@ int clients_find(struct clients *clients, const struct sockaddr_storage *address
         client->next = *head;
         client->address = *address;
         client->length = length;
+        client->local_length = 0;
         *head = at;
         clients->seen++;
     }
     if (at >= 0)
         clients->all[at].seen = now;
     return at;
+}
+
+void client_note_local(struct client *client, struct msghdr *message) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        int four = c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO;
+        int six = c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO;
+        if (!four && !six)
+            continue;
+        memcpy(client->local, c, c->cmsg_len);
+        client->local_length = c->cmsg_len;
+        void *info = CMSG_DATA((struct cmsghdr *)client->local);
+        if (four) /* the route may be by another interface */
+            ((struct in_pktinfo *)info)->ipi_ifindex = 0;
+        else
+            ((struct in6_pktinfo *)info)->ipi6_ifindex = 0;
+    }
 }
 
 void clients_sweep(struct clients *clients, double now) {

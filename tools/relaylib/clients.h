@@ -2,6 +2,7 @@
  * their way back. There are at most so many, and one that is idle for long makes room. */
 #ifndef RELAY_CLIENTS_H
 #define RELAY_CLIENTS_H
+#include <netinet/in.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
@@ -12,6 +13,9 @@ struct client {
     double seen;         /* ns */
     socklen_t length;
     struct sockaddr_storage address;
+    /* Which of our addresses it sends to, as a control message: answers come from there. */
+    _Alignas(struct cmsghdr) char local[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+    size_t local_length;
 };
 
 struct clients {
@@ -30,6 +34,9 @@ int clients_set_up(struct clients *clients);
 /* Return the client of an address, made if need be; -1 where there are too many. */
 int clients_find(struct clients *clients, const struct sockaddr_storage *address, socklen_t length,
                  double now);
+
+/* Take down to which of our addresses a client's datagram came. */
+void client_note_local(struct client *client, struct msghdr *message);
 
 /* Let those go that are idle. */
 void clients_sweep(struct clients *clients, double now);

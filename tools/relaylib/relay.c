@@ -143,6 +143,8 @@ static void depart(double now) {
         if (datagram->direction == DOWN) {
             batch[count].msg_hdr.msg_name = &client->address;
             batch[count].msg_hdr.msg_namelen = client->length;
+            batch[count].msg_hdr.msg_control = client->local;
+            batch[count].msg_hdr.msg_controllen = client->local_length;
         }
         datagrams[count++] = datagram;
     }
@@ -164,7 +166,8 @@ static double arrival(struct msghdr *message, double now, double behind) {
 static void receive(int source) {
     static uint8_t data[BATCH][DATAGRAM_MAX];
     static struct sockaddr_storage addresses[BATCH];
-    static char control[BATCH][CMSG_SPACE(sizeof(struct timespec))];
+    static char control[BATCH][CMSG_SPACE(sizeof(struct timespec)) +
+                               CMSG_SPACE(sizeof(struct in6_pktinfo))];
     static struct iovec parts[BATCH];
     static struct mmsghdr batch[BATCH];
     static int used = BATCH;
@@ -188,6 +191,8 @@ static void receive(int source) {
             continue;
         }
         clients.all[client].seen = now;
+        if (source == LISTENER)
+            client_note_local(&clients.all[client], message);
         arrive(source == LISTENER ? UP : DOWN, client, data[i], batch[i].msg_len,
                arrival(message, now, behind));
     }
@@ -284,6 +289,9 @@ int main(int argc, char **argv) {
     sigprocmask(SIG_BLOCK, &signals, NULL);
     int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
     socket_prepare(listener);
+    int on = 1;
+    setsockopt(listener, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
+    setsockopt(listener, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on);
     if (socket_watch(clients.epoll, listener, LISTENER) ||
         socket_watch(clients.epoll, signal_fd, SIGNALS))
         die("epoll");
