@@ -80,6 +80,23 @@ def test_why_a_connection_cannot_be_made_is_said(run: Runner, host: str | bytes,
     run(work())
 
 
+def test_what_the_network_takes_for_no_address_is_said_too(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any) -> Any:
+        raise ValueError("port 0 is out of range")
+
+    monkeypatch.setattr(Network, "create_connection", refuse)
+
+    async def work() -> None:
+        async with proxy() as made:
+            streams, (_, reply) = await say(made, OPEN, request("10.0.0.1", 0))
+            assert reply[1] == socks5.FAILURE
+            assert await streams[0].read() == b""
+
+    run(work())
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -153,9 +170,9 @@ def test_credentials(run: Runner, name: bytes, password: bytes, status: int) -> 
     run(work())
 
 
-def test_too_many_clients_are_told_so(run: Runner) -> None:
+def test_too_many_clients_are_told_so(run: Runner, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        async with echo() as port, proxy(capacity=Capacity(1)) as made:
+        async with echo() as port, proxy(capacity=Capacity(1, LOG)) as made:
             first, (method,) = await say(made, OPEN)
             assert method == b"\x05\x00"
             wish = request(HOST, port)
@@ -168,6 +185,7 @@ def test_too_many_clients_are_told_so(run: Runner) -> None:
             streams, (_, reply) = await say(made, OPEN, wish)
             assert reply[:2] == b"\x05\x00"
             assert await exchange(streams, b"there is room again") == b"there is room again"
+        assert caplog.messages == ["1 clients at once are the most; others are refused"]
 
     run(work())
 

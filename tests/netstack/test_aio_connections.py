@@ -53,6 +53,20 @@ def test_a_port_without_a_listener_refuses(run: Runner) -> None:
     run(work())
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.7.0.1", "::", "::1", "ff02::1"],
+)
+def test_where_nobody_could_answer_is_unreachable_at_once(run: Runner, host: str) -> None:
+    async def work() -> None:
+        async with two_stacks() as (alice, _):
+            with pytest.raises(OSError, match=f"connection to {host} port 80: Network is unreach"):
+                await alice.open_connection(host, 80)
+            assert not alice.stack.tcp.sockets
+
+    run(work())
+
+
 def test_a_cancelled_connect_leaves_nothing(run: Runner) -> None:
     async def work() -> None:
         async with two_stacks() as (alice, _):

@@ -124,6 +124,19 @@ def test_names_without_addresses_are_errors(run: Runner, host: str) -> None:
     run(work())
 
 
+@pytest.mark.parametrize("host", ["white space", "[::1]", "127.1", "..", "a/b", "-", "é" * 64])
+def test_what_is_no_host_name_is_not_asked_for(run: Runner, host: str) -> None:
+    async def work() -> None:
+        async with two_stacks(**DNS) as (alice, bob):
+            server = Server(bob)
+            await server.start()
+            with pytest.raises(socket.gaierror, match="is no host name"):
+                await alice.resolve(host)
+            assert not server.asked
+
+    run(work())
+
+
 def test_a_long_answer_comes_over_tcp(run: Runner) -> None:
     async def work() -> None:
         async with two_stacks(**DNS) as (alice, bob):

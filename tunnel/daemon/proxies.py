@@ -6,7 +6,9 @@ configuration closes what is not wanted any more and opens what is not there yet
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -76,8 +78,7 @@ class Proxies:
         try:
             await listen(network, way.at.host or None, way.at.port)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise TunnelError(f"{way}: cannot listen on {way.at}: {reason}") from error
+            raise TunnelError(f"{way}: cannot listen on {way.at}: {_why(error)}") from error
         self._open[way] = listener
         self._log.info("%s: listening on %s", way, way.at)
 
@@ -85,6 +86,18 @@ class Proxies:
         """Close all."""
         while self._open:
             await self._open.popitem()[1].aclose()
+
+
+def _why(error: OSError) -> str:
+    """Say it in the kernel's words, since the event loop's repeat the address, and the mend."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "it is no address of this machine; choose one that is"
+    mend = {
+        errno.EADDRINUSE: "; choose another port, or end the program that has it",
+        errno.EACCES: "; choose a port from 1024 up, or run it as root",
+    }
+    words = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return words + mend.get(error.errno or 0, "")
 
 
 def _ways(proxy: ProxyConfig) -> dict[_Way, None]:

@@ -21,10 +21,12 @@ _FEW: Final = 4096
 class Capacity:
     """Places for clients. With all taken, some more come in only to hear that."""
 
-    __slots__ = ("most", "refused", "taken")
+    __slots__ = ("_log", "most", "refused", "taken")
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, most: int = MOST, log: logging.Logger | None = None) -> None:
+        """`log` hears once that clients are refused."""
         self.most = most
+        self._log = log
         self.taken = 0
         self.refused = 0
 
@@ -36,6 +38,9 @@ class Capacity:
         self.taken += 1
         if self.is_over:
             self.refused += 1
+            if self._log is not None:
+                self._log.warning("%d clients at once are the most; others are refused", self.most)
+                self._log = None
         return True
 
     @property
@@ -58,11 +63,11 @@ def of_process(log: logging.Logger) -> Capacity:
         except (OSError, ValueError) as error:
             log.debug("the limit of open files stays at %d: %s", soft, error)
     if soft == resource.RLIM_INFINITY:
-        return Capacity()
+        return Capacity(log=log)
     most = min(max(soft - _OTHERS, soft // 2), MOST)
     if most < _FEW:
         log.warning(
             "only %d clients at once: this process may open no more than %d files; raise the hard "
             "limit (ulimit -Hn, LimitNOFILE= of systemd)", most, soft,
         )  # fmt: skip
-    return Capacity(most)
+    return Capacity(most, log)

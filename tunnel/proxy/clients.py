@@ -142,6 +142,8 @@ async def _within(connecting: Awaitable[Any]) -> Any:
             return await connecting
     except TunnelError as error:
         raise OSError(errno.ENETDOWN, str(error)) from error
+    except ValueError as error:  # port 0, or a name that IDNA does not know
+        raise OSError(errno.EADDRNOTAVAIL, str(error)) from error
 
 
 def forwarder(network: Dialer, host: str, port: int) -> OnClient:

@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from tunnel.errors import TunnelError
 from tunnel.flow import FlowClosed
-from tunnel.netstack.aio.names import failure
+from tunnel.netstack.aio.names import failure, is_far
 from tunnel.netstack.aio.reserved import ReservedPorts
 from tunnel.netstack.aio.server import StackServer
 from tunnel.netstack.aio.transport import TcpTransport
@@ -133,6 +133,8 @@ class StackLoop:
     async def connect(self, remote: Place, local: Place | None = None) -> TcpTransport:
         """Return a connection that stands and has no protocol yet (`TcpTransport.begin`)."""
         self.check_open()
+        if not is_far(remote.address) or remote.address in self.stack.addresses:
+            raise failure(errno.ENETUNREACH, remote, "connection to")  # nobody would answer
         if self.ports is not None:
             local = self._reserve(remote, local, self.ports)
         socket = self.stack.connect(remote, self.now(), local=local)

@@ -25,6 +25,16 @@ def _scoped(host: str) -> bytes | None:
         return None
 
 
+def is_far(address: bytes) -> bool:
+    """Tell whether a packed address can be that of another host: neither nobody's, nor loopback,
+    nor of many at once.
+    """
+    first = address[0]
+    if len(address) == 4:
+        return first not in (0, 127) and first < 224
+    return first != 0xFF and (any(address[:15]) or address[15] > 1)
+
+
 def text(address: bytes) -> str:
     """Spell a packed address."""
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Final
 
+from tunnel.values import is_host
+
 if TYPE_CHECKING:
     import dns.message
     import dns.name
@@ -72,6 +74,8 @@ class Resolver:
             name = dns.name.from_text(host, idna_codec=dns.name.IDNA_2003)
         except (dns.exception.DNSException, UnicodeError) as error:
             raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is no host name") from error
+        if not is_host(name.to_text(omit_final_dot=True)):
+            raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is no host name")
         kind = dns.rdatatype.AAAA if family == socket.AF_INET6 else dns.rdatatype.A
         seconds: float = _LONGEST_KEPT
         found: tuple[bytes, ...] = ()
