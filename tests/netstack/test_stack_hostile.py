@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
@@ -137,12 +137,78 @@ def flood(name: str, chance: random.Random, honest: Honest) -> bytes:
     if name == "unreachable":
         quote = bytes(IP(src=NEAR, dst=FAR) / TCP(sport=80, dport=honest.port, seq=port))
         return bytes(IP(src=source, dst=NEAR) / ICMP(type=3, code=3) / Raw(quote))
+    if name in MORE:
+        return bytes(MORE[name](chance, honest, IP(src=source, dst=NEAR), port))
     offset = chance.randrange(1000)
     return bytes(IP(src=source, dst=NEAR, id=port, flags="MF", frag=offset) / Raw(bytes(8 * 100)))
 
 
+Maker = Callable[[random.Random, Honest, Packet, int], Packet]
+
+
+def inside(honest: Honest, chance: random.Random) -> int:
+    """A sequence number of ours that was never sent, but could be soon."""
+    return (honest.ack + chance.randrange(2, 1 << 16)) & 0xFFFFFFFF
+
+
+#: Floods that need more than a line, given an IP header from anywhere and a port.
+MORE: dict[str, Maker] = {
+    "overlapping fragments": lambda chance, honest, ip, port: (
+        IP(src=FAR, dst=NEAR, id=port % 8, flags="MF", frag=chance.randrange(8))
+        / Raw(bytes(8 * chance.randrange(1, 20)))
+    ),
+    "overlapping fragments of IPv6": lambda chance, honest, ip, port: (
+        V6
+        / IPv6ExtHdrFragment(id=port % 8, m=1, offset=chance.randrange(8), nh=17)
+        / Raw(bytes(8 * chance.randrange(1, 20)))
+    ),
+    "fragments of the connection": lambda chance, honest, ip, port: fragment(
+        V4 / TCP(sport=honest.port, dport=80, seq=honest.seq, ack=honest.ack, flags="PA")
+        / Raw(bytes(600)), 256,
+    )[chance.randrange(3)],
+    "syn over IPv6": lambda chance, honest, ip, port: (
+        IPv6(src=f"fd01::{port:x}", dst=NEAR6) / TCP(sport=port, dport=80, flags="S")
+    ),
+    "syn,ack": lambda chance, honest, ip, port: (
+        ip / TCP(sport=port, dport=80, flags="SA", ack=port)
+    ),
+    "fin": lambda chance, honest, ip, port: ip / TCP(sport=port, dport=80, flags="FA", ack=port),
+    "reset of nothing": lambda chance, honest, ip, port: (
+        ip / TCP(sport=port, dport=port, flags="R", seq=port)
+    ),
+    "reset inside the window": lambda chance, honest, ip, port: (
+        V4 / TCP(sport=honest.port, dport=80, flags="R", seq=honest.seq + 1 + port % 50_000)
+    ),
+    "acknowledgments of what was not sent": lambda chance, honest, ip, port: (
+        V4 / TCP(sport=honest.port, dport=80, flags="A", seq=honest.seq, ack=inside(honest, chance))
+    ),
+    "too big, of nothing sent": lambda chance, honest, ip, port: (
+        V4
+        / ICMP(type=3, code=4, nexthopmtu=68)
+        / IP(src=NEAR, dst=FAR)
+        / TCP(sport=80, dport=honest.port, seq=inside(honest, chance))
+    ),
+    "too big, of strangers": lambda chance, honest, ip, port: (
+        ip
+        / ICMP(type=3, code=4, nexthopmtu=68)
+        / IP(src=NEAR, dst=ip.src)
+        / TCP(sport=80, dport=port, seq=port)
+    ),
+    "unreachable, of what was not sent": lambda chance, honest, ip, port: (
+        V4
+        / ICMP(type=3, code=1)
+        / IP(src=NEAR, dst=FAR)
+        / TCP(sport=80, dport=honest.port, seq=inside(honest, chance))
+    ),
+    "time exceeded": lambda chance, honest, ip, port: (
+        ip / ICMP(type=11) / IP(src=NEAR, dst=ip.src) / UDP(sport=port, dport=port)
+    ),
+    "echo replies": lambda chance, honest, ip, port: (
+        ip / ICMP(type=0, id=port, seq=port) / Raw(bytes(1000))
+    ),
+}  # fmt: skip
 FLOODS = (
-    "syn", "ack", "reset of the connection", "syn into the connection", "udp", "echo",
+    *MORE, "syn", "ack", "reset of the connection", "syn into the connection", "udp", "echo",
     "unreachable", "fragments",
 )  # fmt: skip
 
@@ -152,6 +218,7 @@ def test_floods(name: str) -> None:
     world, chance = World(), random.Random(11)
     honest = Honest(world)
     packets = [flood(name, chance, honest) for _ in range(300)]
+    size = honest.socket.connection.segment_size
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     answers = 0
@@ -167,6 +234,9 @@ def test_floods(name: str) -> None:
     tracemalloc.stop()
     if name in ("reset of the connection", "syn into the connection"):
         assert answers <= 1100  # challenges are bounded (RFC 5961, section 7)
+    if name.startswith("overlapping"):
+        assert world.stack._reassembly.refused > 100
+    assert honest.socket.connection.segment_size == size
     honest.exchange()
     world.later(600 * SECOND)
     assert len(world.stack.tcp.sockets) <= 65

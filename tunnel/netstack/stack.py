@@ -258,9 +258,7 @@ class Stack:
                           message.data, reply=True)
                 )  # fmt: skip
         elif message.kind is Kind.ECHO_REPLY:
-            self._replies.append(
-                Reply(packet.source, message.identifier, message.sequence, message.data)
-            )
+            self._hear(Reply(packet.source, message.identifier, message.sequence, message.data))
         elif quote is None or quote.source not in self._own:
             self._count("icmp_not_ours")
         elif message.kind is Kind.TOO_BIG:
@@ -270,9 +268,15 @@ class Stack:
         elif quote.protocol == UDP:
             self.udp.path_error(quote, message.error)
         else:
-            self._replies.append(
+            self._hear(
                 Reply(quote.destination, quote.source_port, quote.sequence, b"", message.error)
             )
+
+    def _hear(self, reply: Reply) -> None:
+        if len(self._replies) < _ANSWERS:
+            self._replies.append(reply)
+        else:
+            self._count("icmp_replies_full")
 
     def _take_too_big(self, quote: icmp.Quote, mtu: int, now: int) -> None:
         """RFC 1191 and RFC 8201, believed only where it can concern something that we sent."""
