@@ -235,7 +235,7 @@ def test_floods(name: str) -> None:
     if name in ("reset of the connection", "syn into the connection"):
         assert answers <= 1100  # challenges are bounded (RFC 5961, section 7)
     if name.startswith("overlapping"):
-        assert world.stack._reassembly.refused > 100
+        assert world.stack._reassembly.refused >= 8  # all of them, each once
     assert honest.socket.connection.segment_size == size
     honest.exchange()
     world.later(600 * SECOND)
