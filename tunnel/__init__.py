@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         tunnel_settings as tunnel_settings,
     )
     from tunnel.daemon.session import TunnelSession as TunnelSession
+    from tunnel.daemon.userspace import UserspaceMachine as UserspaceMachine
     from tunnel.engine import (
         KEY_CURRENT as KEY_CURRENT,
         MAX_PATHS as MAX_PATHS,
@@ -104,6 +105,7 @@ _HOMES = {
         "tunnel_settings",
     ),
     "tunnel.daemon.session": ("TunnelSession",),
+    "tunnel.daemon.userspace": ("UserspaceMachine",),
     "tunnel.engine": (
         "KEY_CURRENT",
         "MAX_PATHS",

@@ -9,15 +9,29 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from bench.implementations import eventually
-from tests.interop.rootless import FAR, NEAR, NOBODY, SOCKS, World, echo, make_world, serving, site
+from tests.interop.rootless import (
+    AS_NOBODY,
+    FAR,
+    NEAR,
+    NOBODY,
+    SOCKS,
+    World,
+    echo,
+    make_world,
+    serving,
+    site,
+)
 
 pytestmark = pytest.mark.root
 
@@ -178,3 +192,15 @@ def test_binding_holds_without_root_too(world: World, bind: str) -> None:
             with pytest.raises(RuntimeError):
                 world.curl(f"http://{FAR}/small", *socks)
             assert world.sent() == before
+
+
+# ---- from a program ----
+
+
+def test_the_program_in_the_readme_that_visits_a_site_as_any_user(world: World) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (program,) = re.findall(r"```python\n(# visit.py.*?)```", text, re.S)
+    script = world.folder / "visit.py"
+    script.write_text(program)
+    words = [sys.executable, str(script), str(world.config), f"http://{FAR}/small"]
+    assert world.near.run([*AS_NOBODY, *words]).stdout == "small\n"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
 
@@ -35,7 +36,12 @@ _TUN_DEVICE: Final = FilePath("/dev/net/tun")
 
 
 class Machine:
-    """The machine that this process runs on, in the network namespace of the calling thread."""
+    """The machine that this process runs on, in the network namespace of the calling thread.
+
+    `options` are for the provider, where a session has no others.
+    """
+
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def check(self) -> None:
         """Raise PrivilegeError or MissingFacilityError where a tunnel cannot be made here."""

@@ -152,7 +152,6 @@ class _Service:
             options={
                 "crypto": plan.options.crypto,
                 "real_time": plan.options.realtime,
-                "uapi": not plan.options.userspace,
             },
             machine=machine_for(plan),
             log=self.log,

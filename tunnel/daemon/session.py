@@ -82,8 +82,8 @@ class TunnelSession(InTunnel):
         self.workers = workers
         self.policy: PathPolicy = policy
         self.overrides = dict(overrides or self.config.interfaces)
-        self.options = dict(options or {})
         self.machine = machine or Machine()
+        self.options = {**self.machine.options, **(options or {})}
         self.log = log or logging.getLogger("tunnel")
         self.status = TunnelStatus.DISCONNECTED
         self.status_reason = ""

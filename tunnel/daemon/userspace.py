@@ -8,6 +8,7 @@ the proxies.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.daemon.machine import Machine
@@ -25,6 +26,8 @@ MTU: Final = 1420
 
 class UserspaceMachine(Machine):
     """What a session needs, without a privilege. `mtu` None is the default."""
+
+    options = MappingProxyType({"uapi": False})  # wg(8) is for interfaces, and its folder root's
 
     def __init__(self, mtu: int | None = None) -> None:
         self._mtu = mtu or MTU
