@@ -274,6 +274,7 @@ class WireGuardProvider(PacketTunnelProvider):
         self._permit((change,))
         now = self.engine.now()
         self.device.configure(numbered(DeviceChange(peers=(change,))), now)
+        self._permit_no_more()
         if public_key in self.device.peers.by_key:
             self.device.connect(public_key, now)
         self._settle()
@@ -303,6 +304,7 @@ class WireGuardProvider(PacketTunnelProvider):
         if change.fwmark is not None:
             await self._set_mark(change.fwmark)
         self.device.configure(change, self.engine.now())
+        self._permit_no_more()
         for peer in change.peers:
             if peer.endpoint is not None and self._names is not None:
                 self._names.forget(peer.public_key)
@@ -325,6 +327,7 @@ class WireGuardProvider(PacketTunnelProvider):
                 self._set_port(old_port)
                 raise
             self.device.configure(placed, self.engine.now())
+            self._permit_no_more()
         finally:
             change.wipe()
         if self._names is not None:
@@ -335,6 +338,11 @@ class WireGuardProvider(PacketTunnelProvider):
         """Tell the session where packets go from now on, those of a coming change included."""
         far = [*(p.endpoint for p in self.device.snapshot().peers), *(p.endpoint for p in coming)]
         self.context.permit([endpoint for endpoint in far if endpoint is not None], mark)
+
+    def _permit_no_more(self) -> None:
+        """After a change: where peers are no longer, nothing goes. What cannot be done waits."""
+        with contextlib.suppress(TunnelError):
+            self._permit(())
 
     async def _apply(self, settings: TunnelSettings) -> None:
         """Go over to other settings; on an error the old ones are made again.

@@ -10,7 +10,7 @@ import pytest
 from bench.implementations import eventually
 from tests.netns.command import tunnelctl
 from tests.netns.echo import asked, listening
-from tests.netns.world import World, everything_through_the_tunnel, make_world
+from tests.netns.world import PORT, World, everything_through_the_tunnel, make_world, wg
 from tools.netlab import Lab
 
 pytestmark = pytest.mark.root
@@ -95,4 +95,19 @@ def test_excluded_routes_go_past_it_and_what_is_included_inside_them_does_not(
             with pytest.raises(OSError, match="timed out"):  # what begins there stays outside
                 stranger.connect(("10.1.0.2", 9))
         assert world.ping()
+    assert tunneld.end() == 0
+
+
+def test_a_far_end_that_was_left_is_permitted_no_more(world: World, lab: Lab) -> None:
+    other = "192.0.2.2"
+    lab.namespaces["server"].ip(f"addr add {other}/32 dev lo")
+    for number, router in enumerate(world.routers.values(), start=3):
+        router.ip(f"route add {other} via 10.{number}.0.2")
+    tunneld = world.start("--bind", "cellular", "--include-all-networks")
+    tunneld.expect("connected")
+    wg(f"set {world.interface} peer {world.server_public} endpoint {other}:{PORT}")
+    assert world.ping()
+    rules = tunnelctl(world.client, "killswitch", world.interface)["rules"]
+    servers = {r["rule"] for r in rules if r["rule"].startswith("server ")}
+    assert servers == {f"server {other}", f"server {other}:{PORT} on wwan0"}
     assert tunneld.end() == 0
