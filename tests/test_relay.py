@@ -126,13 +126,15 @@ def test_a_seed_decides_what_is_lost_doubled_and_spoiled() -> None:
         with relayed(path, seed=seed) as (relay, near, far):
             for number in range(200):
                 near.send(bytes([number]) * 50)
-            stopped = relay.report()["up"]
-            while stopped["datagrams"] < 200 or stopped["sent"] < 200 - stopped["lost"]:
-                stopped = relay.report()["up"]
-            found = [far.recv(100) for _ in range(stopped["sent"])]
-            assert stopped["sent"] == 200 - stopped["lost"] + stopped["duplicated"]
-            assert 0 < stopped["corrupted"] < 200
-        return found
+            found = relay.report()["up"]
+            while (
+                found["datagrams"] < 200
+                or found["sent"] < 200 - found["lost"] + found["duplicated"]
+            ):
+                found = relay.report()["up"]
+            assert found["sent"] == 200 - found["lost"] + found["duplicated"]
+            assert 0 < found["corrupted"] < 200
+            return [far.recv(100) for _ in range(found["sent"])]
 
     first = run(11)
     assert first == run(11)
