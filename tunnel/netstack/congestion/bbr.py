@@ -25,6 +25,8 @@ from tunnel.netstack.congestion.bbrmodel import (
     MIN_RTT_WINDOW,
     PACING_GAIN,
     PACING_MARGIN,
+    PROBE_AGAIN_GROWTH,
+    PROBE_AGAIN_ROUNDS,
     PROBE_RTT_CWND_GAIN,
     PROBE_RTT_DURATION,
     PROBE_RTT_INTERVAL,
@@ -53,7 +55,7 @@ class BBR(PathModel):
     """One connection's BBR."""
 
     __slots__ = (
-        "_ack_phase", "_cut_short", "_cycle_stamp", "_full_bw", "_full_bw_count", "_full_bw_now",
+        "_ack_phase", "_bw_before", "_cut_short", "_cycle_stamp", "_full_bw", "_full_bw_count", "_full_bw_now",
         "_idle_restart", "_min_rtt_stamp", "_probe_rtt_done", "_probe_rtt_expired",
         "_probe_rtt_min", "_probe_rtt_round_done", "_probe_rtt_stamp", "_probe_samples",
         "_probe_wait", "_quiet_from", "_quiet_until", "_random", "_undo", "_up_acked", "_up_count",
@@ -75,6 +77,7 @@ class BBR(PathModel):
         self._probe_samples = False
         self._up_count = INFINITE
         self._up_acked = self._up_rounds = 0
+        self._bw_before = 0  # the bandwidth as the last probe began
         # the round-trip probe
         self._min_rtt_stamp = self._probe_rtt_stamp = 0
         self._probe_rtt_min = INFINITE
@@ -216,6 +219,8 @@ class BBR(PathModel):
             if not self._round_start:  # rounds count only as they begin
                 return False
             rounds = min(min(self._bdp(1.0), self.window) // self.segment_size, RENO_ROUNDS)
+            if self._max_bw.value >= PROBE_AGAIN_GROWTH * self._bw_before:
+                rounds = min(rounds, PROBE_AGAIN_ROUNDS)
             if self._rounds_since_probe < rounds:
                 return False
         self._start_refill(sample)
@@ -247,6 +252,7 @@ class BBR(PathModel):
         if self._cut_short:
             self._cut_short = False
             self._inflight_long = INFINITE
+        self._bw_before = self._max_bw.value
         self._bw_short = self._inflight_short = INFINITE
         self._up_rounds = self._up_acked = 0
         self._ack_phase = AckPhase.REFILLING

@@ -31,6 +31,9 @@ PROBE_RTT_CWND_GAIN: Final = 0.5
 EXTRA_ACKED_ROUNDS: Final = 10
 MAX_BW_CYCLES: Final = 2
 RENO_ROUNDS: Final = 63
+# Beyond the draft: a probe that found this much more is soon followed by another.
+PROBE_AGAIN_GROWTH: Final = 1.1
+PROBE_AGAIN_ROUNDS: Final = 4
 
 
 class State(Enum):
