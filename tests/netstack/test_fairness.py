@@ -61,7 +61,7 @@ def test_a_second_flow_gets_its_share() -> None:
     ("first", "second", "least"), [("bbr", "bbr", 19), ("cubic", "bbr", 30), ("bbr", "cubic", 6)]
 )
 def test_a_second_flow_gets_its_share_at_full_rate(first: str, second: str, least: float) -> None:
-    """BBR shares with BBR slowly: a probe gains a quarter, and another follows only if it gained."""
+    """BBR shares with BBR slowly: a probe gains a quarter, and only then another follows soon."""
     (one, other), path = joined(first, second, 1, 1)
     assert one + other >= 85
     assert min(one, other) >= least

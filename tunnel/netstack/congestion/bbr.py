@@ -55,8 +55,8 @@ class BBR(PathModel):
     """One connection's BBR."""
 
     __slots__ = (
-        "_ack_phase", "_bw_before", "_cut_short", "_cycle_stamp", "_full_bw", "_full_bw_count", "_full_bw_now",
-        "_idle_restart", "_min_rtt_stamp", "_probe_rtt_done", "_probe_rtt_expired",
+        "_ack_phase", "_bw_before", "_cut_short", "_cycle_stamp", "_full_bw", "_full_bw_count",
+        "_full_bw_now", "_idle_restart", "_min_rtt_stamp", "_probe_rtt_done", "_probe_rtt_expired",
         "_probe_rtt_min", "_probe_rtt_round_done", "_probe_rtt_stamp", "_probe_samples",
         "_probe_wait", "_quiet_from", "_quiet_until", "_random", "_undo", "_up_acked", "_up_count",
         "_up_rounds", "full_bw_reached",
