@@ -1,5 +1,6 @@
 /* The packet AEAD against the reference, in batches of every shape, and forgeries. Published
- * vectors are in tests/test_primitives.py. */
+ * vectors are in tests/test_primitives.py.
+ * usage: test_aead [PACKETS [SEED]]     random packets of each kernel: 10,000 */
 #include "aead.h"
 #include "check.h"
 #include "reference.h"
@@ -231,6 +232,7 @@ static void test_all(uint32_t flags, long wanted) {
 
 int main(int argc, char **argv) {
     long wanted = argc > 1 ? atol(argv[1]) : 10000;
+    check_seed(argc > 2 ? strtoull(argv[2], NULL, 10) : 0);
     static const uint32_t CHOICES[] = {0, TC_NO_AVX512, TC_NO_AVX512 | TC_NO_AVX2};
     for (size_t i = 0; i < ROWS(CHOICES); i++)
         if (i == 0 || strcmp(tc_crypto_name(CHOICES[i]), tc_crypto_name(CHOICES[i - 1])) != 0)
