@@ -272,7 +272,7 @@ static uint32_t prepare(tc_receiver *receiver) {
     return slots;
 }
 
-uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path) {
+uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, uint32_t *bytes) {
     int got = recvmmsg(fd, receiver->headers, prepare(receiver), MSG_DONTWAIT, NULL);
     if (got < 0) {
         if (errno == EAGAIN || errno == EINTR)
@@ -284,7 +284,6 @@ uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path) {
         }
         return 0;
     }
-    uint32_t bytes = 0;
     for (uint32_t i = 0; i < (uint32_t)got; i++) {
         struct msghdr *header = &receiver->headers[i].msg_hdr;
         if (header->msg_flags & MSG_TRUNC) {
@@ -295,7 +294,7 @@ uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path) {
         tc_outer_arrival(header, path, arrival);
         uint8_t *data = header->msg_iov->iov_base;
         uint32_t left = receiver->headers[i].msg_len;
-        bytes += left;
+        *bytes += left;
         uint32_t segment = arrival->segment ? arrival->segment : left;
         do {
             uint32_t length = left < segment ? left : segment;
@@ -306,5 +305,5 @@ uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path) {
     }
     finish_jobs(receiver);
     flush(receiver);
-    return bytes;
+    return (uint32_t)got;
 }

@@ -56,8 +56,9 @@ typedef struct {
 int tc_receiver_init(tc_receiver *receiver, struct tc_engine *engine, const tc_link *link,
                      tc_counters *counters);
 void tc_receiver_free(tc_receiver *receiver);
-/* One recvmmsg and all that follows; the bytes that came. Under the engine's shared lock. */
-uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path);
+/* One recvmmsg and all that follows. Answers how many messages came, and adds their bytes. Under
+ * the engine's shared lock. */
+uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, uint32_t *bytes);
 /* The same for one datagram that is in memory already (fuzzing); it is decrypted in place. */
 void tc_receiver_datagram(tc_receiver *receiver, uint8_t *data, uint32_t length,
                           const tc_arrival *arrival);

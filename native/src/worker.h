@@ -30,8 +30,11 @@ typedef struct tc_worker {
     /* The thread's own. */
     tc_urgency urgency;
     uint32_t moved;       /* bytes, in this round */
+    uint32_t count;       /* units and datagrams, in this round */
     bool more;            /* the round ended before the link was empty */
     uint32_t thin_rounds; /* in a row */
+    uint32_t patience;    /* how many of them come before a pause */
+    bool paused;          /* before this round */
     bool soon;            /* it began soon after the one before */
     bool behind;          /* a full link has left something waiting */
     uint64_t woken;       /* nanoseconds: when this round began */
