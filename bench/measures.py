@@ -45,6 +45,7 @@ FIGURES = (
     Figure("tcp4", "TCP, 4 streams, Gbit/s", 2),
     Figure("tcp4_reverse", "TCP, 4 streams, reverse, Gbit/s", 2),
     Figure("small", "UDP 64 B at most 1 % lost, k/s", 0),
+    Figure("dialogue", "round trips one after the other, k/s", 1),
     Figure("idle_average", "round trip idle, average, ms", 3, less_is_better=True),
     Figure("idle_p99", "round trip idle, p99, ms", 3, less_is_better=True),
     Figure("loaded_average", "round trip under load, average, ms", 3, less_is_better=True),
@@ -177,6 +178,16 @@ def idle(run: Run) -> dict[str, float]:
     return {"idle_average": mean(times), "idle_p99": percentile(times, 0.99)}
 
 
+def dialogue(run: Run) -> dict[str, float]:
+    """Round trips a second, each begun when the one before is over."""
+    count = run.pings * 10
+    done = run.wire.a.run(f"ping -n -A -q -c {count} {run.far}", check=False, timeout=120)
+    took = re.search(rf" {count} received.* time (\d+)ms", done.stdout)
+    if not took:
+        raise RuntimeError(f"ping -A: {done.stdout[-500:]}")
+    return {"dialogue": count / int(took[1])}
+
+
 def loaded(run: Run) -> dict[str, float]:
     """Round trip beside one bulk stream, at the speed that the tunnel itself reaches."""
     longer = run.pings * 0.05 + 30
@@ -261,6 +272,7 @@ def memory(run: Run) -> dict[str, float]:
 #: In the order in which a turn runs them.
 MEASURES: dict[str, Callable[[Run], dict[str, float]]] = {
     "idle": idle,
+    "dialogue": dialogue,
     "tcp1": tcp1,
     "tcp1-reverse": tcp1_reverse,
     "tcp1-wire": tcp1_wire,
