@@ -272,18 +272,21 @@ static uint32_t prepare(tc_receiver *receiver) {
     return slots;
 }
 
-uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, uint32_t *bytes) {
-    int got = recvmmsg(fd, receiver->headers, prepare(receiver), MSG_DONTWAIT, NULL);
+void tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, tc_gather *gather) {
+    uint32_t slots = prepare(receiver);
+    int got = recvmmsg(fd, receiver->headers, slots, MSG_DONTWAIT, NULL);
     if (got < 0) {
         if (errno == EAGAIN || errno == EINTR)
-            return 0;
+            return;
         tc_count(receiver->counters, TC_COUNT_RX_SOCKET_ERRORS, 1);
         if (!receiver->reported || receiver->now - receiver->reported >= TC_SECOND) {
             receiver->reported = receiver->now;
             tc_events_outer(&receiver->engine->events, path, errno);
         }
-        return 0;
+        return;
     }
+    gather->packets += (uint32_t)got;
+    gather->more |= (uint32_t)got == slots;
     for (uint32_t i = 0; i < (uint32_t)got; i++) {
         struct msghdr *header = &receiver->headers[i].msg_hdr;
         if (header->msg_flags & MSG_TRUNC) {
@@ -294,7 +297,7 @@ uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, uint32_t
         tc_outer_arrival(header, path, arrival);
         uint8_t *data = header->msg_iov->iov_base;
         uint32_t left = receiver->headers[i].msg_len;
-        *bytes += left;
+        gather->bytes += left;
         uint32_t segment = arrival->segment ? arrival->segment : left;
         do {
             uint32_t length = left < segment ? left : segment;
@@ -305,5 +308,4 @@ uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, uint32_t
     }
     finish_jobs(receiver);
     flush(receiver);
-    return (uint32_t)got;
 }

@@ -9,6 +9,7 @@
 #include "coalesce.h"
 #include "core.h"
 #include "counters.h"
+#include "gather.h"
 #include "mac.h"
 #include "outer.h"
 #include "session.h"
@@ -56,9 +57,8 @@ typedef struct {
 int tc_receiver_init(tc_receiver *receiver, struct tc_engine *engine, const tc_link *link,
                      tc_counters *counters);
 void tc_receiver_free(tc_receiver *receiver);
-/* One recvmmsg and all that follows. Answers how many messages came, and adds their bytes. Under
- * the engine's shared lock. */
-uint32_t tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, uint32_t *bytes);
+/* One recvmmsg and all that follows; what came is noted. Under the engine's shared lock. */
+void tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, tc_gather *gather);
 /* The same for one datagram that is in memory already (fuzzing); it is decrypted in place. */
 void tc_receiver_datagram(tc_receiver *receiver, uint8_t *data, uint32_t length,
                           const tc_arrival *arrival);

@@ -30,12 +30,6 @@ enum { BATCH_BYTES = 64 * 1024, BATCH_PACKETS = 64 };
 /* Milliseconds after which a full link is tried again where nothing else happens. */
 enum { RETRY = 1 };
 
-/* Rounds of fewer bytes than this are thin, and after so many of them there is a pause of so many
- * nanoseconds. It was worth it if it brought so many packets; else it takes twice as many rounds to
- * the next one, up to so many. */
-enum { THIN = 4096, BULK = 16384, THIN_ROUNDS = 8, PAUSE = 200 * 1000 };
-enum { WORTH = 8, THIN_ROUNDS_MOST = 1024 };
-
 static int watch(tc_worker *worker, int fd, uint32_t slot) {
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = slot};
     return epoll_ctl(worker->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
@@ -45,7 +39,7 @@ int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
     worker->engine = engine;
     worker->index = index;
     worker->link.fd = -1;
-    worker->patience = THIN_ROUNDS;
+    tc_gather_init(&worker->gather);
     for (int path = 0; path < TC_MAX_PATHS; path++)
         worker->outers[path] = (tc_outer){-1, -1};
     worker->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -106,14 +100,14 @@ static int serve_link(tc_worker *worker, const tc_link *link) {
         } else {
             tc_count(&worker->counters, TC_COUNT_TX_UNITS, 1);
             reads++;
-            worker->moved += unit.length;
-            worker->count++;
+            worker->gather.packets++;
+            worker->gather.bytes += unit.length;
             if (!tc_sender_unit(sender, &unit))
                 answer_unreachable(worker, link, &unit);
         }
     }
     tc_sender_flush(sender);
-    worker->more |= reads == BATCH_PACKETS;
+    worker->gather.more |= reads == BATCH_PACKETS;
     return dead;
 }
 
@@ -122,7 +116,7 @@ static void serve_outer(tc_worker *worker, uint32_t slot) {
     const tc_outer *outer = &worker->outers[path];
     int fd = (slot - SLOT_OUTER) % 2 ? outer->fd6 : outer->fd4;
     if (fd >= 0)
-        worker->count += tc_receiver_batch(&worker->receiver, fd, (uint8_t)path, &worker->moved);
+        tc_receiver_batch(&worker->receiver, fd, (uint8_t)path, &worker->gather);
 }
 
 /* Sessions that their first packet confirmed. Rare: once a handshake. */
@@ -139,62 +133,24 @@ static void settle(tc_worker *worker) {
     receiver->confirms = 0;
 }
 
-static uint64_t rest(tc_worker *worker) {
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = PAUSE}, NULL);
-    return tc_engine_now(worker->engine);
-}
-
-/* A pause was not worth it. */
-static void lose_patience(tc_worker *worker) {
-    worker->thin_rounds = 0;
-    if (worker->patience < THIN_ROUNDS_MOST)
-        worker->patience *= 2;
-}
-
-/* Whether the round that is over was so thin that the next should be preceded by a pause.
- *
- * Who looks for every packet anew is woken for every packet, and at the cost of that moves few of
- * them. So when round after round was thin, and the next began almost at once, the worker lets a
- * batch come together before each round, until a pause brings next to nothing or batches are bulk.
- * Traffic that leaves gaps never waits for that, and bulk, of which a single read is a batch, does
- * not either. A dialogue, whose next packet is the answer to the last, looks like a flood until a
- * pause has brought it nothing; so pauses that did make the next attempt rarer. */
-static bool gathers(tc_worker *worker) {
-    bool gathering = worker->thin_rounds > worker->patience;
-    bool again = gathering ? worker->moved < BULK : worker->moved < THIN && worker->soon;
-    if (worker->paused && worker->count < WORTH) {
-        lose_patience(worker);
-        return false;
-    }
-    if (worker->paused)
-        worker->patience = THIN_ROUNDS;
-    worker->thin_rounds = again ? worker->thin_rounds + 1 : 0;
-    return worker->thin_rounds > worker->patience && !worker->more;
-}
-
 /* What is ready, after a wait if there is nothing yet; 0 or -1 when there is still nothing. */
 static int next_events(tc_worker *worker, struct epoll_event *ready) {
+    tc_gather *gather = &worker->gather;
     uint64_t now = tc_engine_now(worker->engine);
-    worker->paused = gathers(worker);
-    worker->moved = worker->count = 0;
-    worker->more = false;
-    if (worker->paused) {
-        now = rest(worker);
+    if (tc_gather_pause(gather)) {
+        now = tc_engine_now(worker->engine);
         tc_urgency_rest(&worker->urgency, now);
     }
     int count = epoll_wait(worker->epoll, ready, SLOTS, 0);
     if (count) {
         tc_urgency_go_on(&worker->urgency, now);
     } else {
-        if (worker->paused)
-            lose_patience(worker);
-        worker->paused = false;
+        tc_gather_in_vain(gather);
         count = epoll_wait(worker->epoll, ready, SLOTS, worker->behind ? RETRY : -1);
         now = tc_engine_now(worker->engine);
         tc_urgency_rest(&worker->urgency, now);
     }
-    worker->soon = now - worker->woken < PAUSE;
-    worker->woken = now;
+    tc_gather_begin(gather, now);
     return count;
 }
 
@@ -202,7 +158,7 @@ static void *run(void *argument) {
     tc_worker *worker = argument;
     tc_engine *engine = worker->engine;
     struct epoll_event ready[SLOTS];
-    (void)prctl(PR_SET_TIMERSLACK, 1UL); /* or a pause would be twice as long */
+    (void)prctl(PR_SET_TIMERSLACK, 1UL); /* or a pause to gather would be twice as long */
     bool real_time = engine->options.flags & TC_REAL_TIME;
     tc_urgency_begin(&worker->urgency, real_time, tc_engine_now(engine));
     while (atomic_load(&engine->running)) {

@@ -7,6 +7,7 @@
 
 #include "core.h"
 #include "counters.h"
+#include "gather.h"
 #include "icmp.h"
 #include "link.h"
 #include "outer.h"
@@ -29,15 +30,8 @@ typedef struct tc_worker {
     tc_icmp_limit icmp;
     /* The thread's own. */
     tc_urgency urgency;
-    uint32_t moved;       /* bytes, in this round */
-    uint32_t count;       /* units and datagrams, in this round */
-    bool more;            /* the round ended before the link was empty */
-    uint32_t thin_rounds; /* in a row */
-    uint32_t patience;    /* how many of them come before a pause */
-    bool paused;          /* before this round */
-    bool soon;            /* it began soon after the one before */
-    bool behind;          /* a full link has left something waiting */
-    uint64_t woken;       /* nanoseconds: when this round began */
+    tc_gather gather;
+    bool behind; /* a full link has left something waiting */
     tc_sender sender;
     tc_receiver receiver;
     uint8_t *input; /* TC_LINK_READ_BYTES */

@@ -34,7 +34,7 @@ PINGS, ROUNDS = 100, 2  # each round has that many
 LOST = 0.03  # of the pings, at most
 EXCHANGED = 100_000  # bytes
 SMALL = 64  # bytes of payload in a packet of the flood
-FORGED = 40_000  # a second
+FORGED = 200_000  # a second
 MUCH = 10  # packets of the flood for each ping, at least, or it is none
 Flood = Callable[[Host, Host], AbstractContextManager[str]]
 
@@ -79,7 +79,7 @@ def forged(server: Host, flooder: Host) -> Iterator[str]:
         outer.settimeout(10)
         outer.send(speaker.initiation())
         speaker.accept(outer.recv(2048))
-        messages = [speaker.seal(bytes(SMALL))[:-16] + os.urandom(16) for _ in range(200)]
+        messages = [speaker.seal(bytes(SMALL))[:-16] + os.urandom(16) for _ in range(1000)]
         thread = threading.Thread(target=flood)
         thread.start()
         try:
