@@ -10,7 +10,6 @@ lose and are narrow, the same near ends run in bench.overrelay.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -20,7 +19,7 @@ from bench.bounds import ABSOLUTE, Bound, reached
 from bench.implementations import find
 from bench.lab import wired
 from bench.nearends import KERNEL, OURS, TABLE, THEIRS, NearEnd, joined, serving
-from bench.report import NO_TUNNEL, Result, align, markdown
+from bench.report import NO_TUNNEL, Result, publish
 from bench.sidebyside import machine, processor_times
 from bench.stackmeasures import FIGURES, MEASURES, Turn
 
@@ -146,13 +145,7 @@ def main(words: list[str] | None = None) -> int:
         print("netstack: needs root to make network namespaces", file=sys.stderr)
         return 4
     result = run(options)
-    bounds = reached(result, BOUNDS, OURS)
-    print(result.as_text(), *(["", *align(bounds)] if bounds[1:] else []), sep="\n")
-    if options.json:
-        options.json.write_text(json.dumps(result.as_json(), indent=1) + "\n")
-    if options.markdown:
-        tables = [result.as_markdown(), "", *markdown(bounds), ""]
-        options.markdown.write_text("\n".join(tables))
+    publish(result, reached(result, BOUNDS, OURS), options.json, options.markdown)
     return 1 if result.failures else 0
 
 

@@ -11,7 +11,6 @@ how full the line's queue was.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from bench.lab import PORT, Wire, wired
 from bench.measures import Figure
 from bench.nearends import KERNEL, OURS, TABLE, THEIRS, NearEnd, joined, serving
 from bench.netstack import FAR
-from bench.report import Result, align, markdown
+from bench.report import Result, publish
 from bench.sidebyside import machine, processor_times
 from bench.stackmeasures import Turn
 from tools.relaylib.relay import Relay
@@ -211,12 +210,7 @@ def main(words: list[str] | None = None) -> int:
         print("overrelay: needs root to make network namespaces", file=sys.stderr)
         return 4
     result = run(options)
-    bounds = reached(result, BOUNDS, OURS)
-    print(result.as_text(), *(["", *align(bounds)] if bounds[1:] else []), sep="\n")
-    if options.json:
-        options.json.write_text(json.dumps(result.as_json(), indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text("\n".join([result.as_markdown(), "", *markdown(bounds), ""]))
+    publish(result, reached(result, BOUNDS, OURS), options.json, options.markdown)
     return 1 if result.failures else 0
 
 

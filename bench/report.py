@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -151,3 +153,14 @@ def align(rows: list[list[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def publish(
+    result: Result, bounds: list[list[str]], json_file: Path | None, markdown_file: Path | None
+) -> None:
+    """Print a result with the bounds that it was held against, and write both to files."""
+    print(result.as_text(), *(["", *align(bounds)] if bounds[1:] else []), sep="\n")
+    if json_file:
+        json_file.write_text(json.dumps(result.as_json(), indent=1) + "\n")
+    if markdown_file:
+        markdown_file.write_text("\n".join([result.as_markdown(), "", *markdown(bounds), ""]))

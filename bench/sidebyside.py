@@ -9,7 +9,6 @@ how much its figures vary is how far the others can be trusted.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -21,7 +20,7 @@ from bench.implementations import Implementation, find
 from bench.lab import MTU, tunnelled, wired
 from bench.measures import MEASURES, Run
 from bench.plot import svg
-from bench.report import BEST, NO_TUNNEL, Result, align, markdown
+from bench.report import BEST, NO_TUNNEL, Result, publish
 
 IDLE = 0.9  # share of idle time that counts as a quiet machine
 
@@ -145,13 +144,7 @@ def main(words: list[str] | None = None) -> int:
         print("sidebyside: needs root to make network namespaces", file=sys.stderr)
         return 4
     result = side_by_side(options)
-    bounds = reached(result)
-    print(result.as_text(), *(["", *align(bounds)] if bounds[1:] else []), sep="\n")
-    if options.json:
-        options.json.write_text(json.dumps(result.as_json(), indent=1) + "\n")
-    if options.markdown:
-        tables = [result.as_markdown(), "", *markdown(bounds), ""]
-        options.markdown.write_text("\n".join(tables))
+    publish(result, reached(result), options.json, options.markdown)
     if options.svg:
         options.svg.write_text(svg(result))
     return 1 if result.failures else 0
