@@ -20,7 +20,8 @@ from bench.implementations import find
 from bench.lab import wired
 from bench.nearends import KERNEL, OURS, TABLE, THEIRS, NearEnd, joined, serving
 from bench.report import NO_TUNNEL, Result, publish
-from bench.sidebyside import machine, processor_times
+from bench.rounds import rotated, take
+from bench.sidebyside import machine
 from bench.stackmeasures import FIGURES, MEASURES, Turn
 
 BOUNDS = (
@@ -100,17 +101,14 @@ def run(options: argparse.Namespace) -> Result:
     versions = {end.name: end.implementation.describe() for end in options.near}
     shown = machine() | {"far end": f"{options.far.describe()}, the kernel's TCP"}
     result = Result(THEIRS, shown, versions, figures=FIGURES)
-    times = processor_times()
     with wired() as wire, serving(wire):
         for key, value in (
             ("net.ipv4.ip_local_port_range", "10000 65000"),
             ("net.ipv4.tcp_tw_reuse", 1),
         ):
             wire.a.sysctl(key, value)
-        for number in range(options.rounds):
-            first = number % len(subjects)
-            for end in subjects[first:] + subjects[:first]:
-                name = end.name if end else NO_TUNNEL
+        for number, order in rotated(result, subjects, options.rounds):
+            for end in order:
                 begun = time.monotonic()
                 turn = Turn(wire, None, options.seconds, options.connections, options.open)
                 try:
@@ -121,20 +119,8 @@ def run(options: argparse.Namespace) -> Result:
                             failed = _turn(turn, options.measures)
                 except (RuntimeError, OSError, ValueError) as error:
                     failed = [str(error)]
-                result.failures += [f"{name}, round {number + 1}: {words}" for words in failed]
-                result.add(name, turn.figures)
-                found = " ".join(f"{key}={value:.4g}" for key, value in turn.figures.items())
-                print(
-                    f"round {number + 1}/{options.rounds} {name}"
-                    f" ({time.monotonic() - begun:.0f} s): {found}",
-                    *failed,
-                    file=sys.stderr,
-                    flush=True,
-                )
-    spent = [after - before for before, after in zip(times, processor_times(), strict=True)]
-    result.steal = spent[7] / max(1, sum(spent))
-    order = [NO_TUNNEL, *versions]
-    result.values = {name: result.values[name] for name in order if name in result.values}
+                name = end.name if end else NO_TUNNEL
+                take(result, name, number, begun, turn.figures, failed)
     return result
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from bench.measures import Figure
 from bench.nearends import KERNEL, OURS, TABLE, THEIRS, NearEnd, joined, serving
 from bench.netstack import FAR
 from bench.report import Result, publish
-from bench.sidebyside import machine, processor_times
+from bench.rounds import rotated, take
+from bench.sidebyside import machine
 from bench.stackmeasures import Turn
 from tools.relaylib.relay import Relay
 from tools.relaylib.settings import Link, Path as Line, describe
@@ -183,23 +185,15 @@ def run(options: argparse.Namespace) -> Result:
     shown = machine() | {"far end": f"{far.describe()}, the kernel's TCP"}
     shown |= {f"path {name}": describe(PATHS[name]) for name in options.paths}
     result = Result(THEIRS, shown, versions, figures=FIGURES)
-    times = processor_times()
     with wired() as wire, serving(wire):
-        for number in range(options.rounds):
-            first = number % len(options.near)
-            for name in options.paths:
-                for end in options.near[first:] + options.near[:first]:
-                    try:
-                        found = measure(wire, end, far, name, options.seconds, number + 1)
-                    except (RuntimeError, OSError, ValueError) as error:
-                        result.failures.append(f"{end.name}, {name}, round {number + 1}: {error}")
-                        found = {}
-                    result.add(end.name, found)
-                    words = " ".join(f"{key}={value:.4g}" for key, value in found.items())
-                    print(f"round {number + 1} {end.name}: {words}", file=sys.stderr, flush=True)
-    spent = [after - before for before, after in zip(times, processor_times(), strict=True)]
-    result.steal = spent[7] / max(1, sum(spent))
-    result.values = {name: result.values[name] for name in versions}
+        for number, order in rotated(result, options.near, options.rounds):
+            for name, end in product(options.paths, order):
+                begun, found, failed = time.monotonic(), {}, []
+                try:
+                    found = measure(wire, end, far, name, options.seconds, number)
+                except (RuntimeError, OSError, ValueError) as error:
+                    failed = [f"{name}: {error}"]
+                take(result, end.name, number, begun, found, failed)
     return result
 
 

@@ -21,6 +21,7 @@ from bench.lab import MTU, tunnelled, wired
 from bench.measures import MEASURES, Run
 from bench.plot import svg
 from bench.report import BEST, NO_TUNNEL, Result, publish
+from bench.rounds import processor_times, rotated, take
 
 IDLE = 0.9  # share of idle time that counts as a quiet machine
 
@@ -63,11 +64,6 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def processor_times() -> list[int]:
-    """Return what /proc/stat says that all processors together spent, by kind, in ticks."""
-    return [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-
-
 def _wait_for_quiet(patience: float) -> None:
     """Wait until the processors were idle for a second, or `patience` is at its end."""
     deadline = time.monotonic() + patience
@@ -101,14 +97,12 @@ def side_by_side(options: argparse.Namespace) -> Result:
     versions = {one.name: one.describe() for one in options.implementations}
     result = Result(options.base, machine(), versions)
     starts: dict[str, float] = {}  # where the search for the small-packet rate begins
-    times = processor_times()
     with wired() as wire:
-        for number in range(options.rounds):
-            turn = number % len(subjects)
-            for subject in subjects[turn:] + subjects[:turn]:
+        for number, order in rotated(result, subjects, options.rounds):
+            for subject in order:
                 name = subject.name if subject else NO_TUNNEL
                 _wait_for_quiet(options.patience)
-                begun = time.monotonic()
+                begun, failed = time.monotonic(), []
                 run = Run(wire, None, options.seconds, options.pings)
                 run.small_start = starts.get(name, run.small_start)
                 try:
@@ -118,22 +112,10 @@ def side_by_side(options: argparse.Namespace) -> Result:
                         with tunnelled(wire, subject) as run.tunnel:
                             _turn(run, options.measures)
                 except (RuntimeError, OSError, ValueError, KeyError) as error:
-                    result.failures.append(f"{name}, round {number + 1}: {error}")
-                result.add(name, run.figures)
+                    failed = [str(error)]
                 if run.figures.get("small"):
                     starts[name] = run.figures["small"] * 1e3
-                shown = " ".join(f"{key}={value:.4g}" for key, value in run.figures.items())
-                print(
-                    f"round {number + 1}/{options.rounds} {name}"
-                    f" ({time.monotonic() - begun:.0f} s): {shown}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-    spent = [after - before for before, after in zip(times, processor_times(), strict=True)]
-    result.steal = spent[7] / max(1, sum(spent))
-    # The table's order is the order of the options, not of the first round.
-    order = [NO_TUNNEL, *versions]
-    result.values = {name: result.values[name] for name in order if name in result.values}
+                take(result, name, number, begun, run.figures, failed)
     return result
 
 

@@ -191,9 +191,12 @@ def test_there_are_at_most_so_many_clients_until_one_is_idle() -> None:
         near.send(b"first")
         assert far.recv(100) == b"first"
         second.send(b"too many")
+        deadline = time.monotonic() + PATIENCE
         while not relay.report()["refused"]:
             near.send(b"busy")  # and so not idle
+            assert time.monotonic() < deadline
         while relay.report()["clients"]:
+            assert time.monotonic() < deadline
             time.sleep(0.02)
         second.send(b"now")
         while (data := far.recv(100)) == b"busy":

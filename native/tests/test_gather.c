@@ -43,22 +43,28 @@ static void test_traffic(long row, const traffic *one) {
           one->name, pauses, ROUNDS);
 }
 
-/* Who was taken for a dialogue is paused for again once there is a flood. */
+/* Who was taken for a dialogue is paused for again in a flood, and in the next one soon. */
 static void test_turn(void) {
     const traffic *flood = &TRAFFICS[0];
     tc_gather gather;
     tc_gather_init(&gather);
     uint64_t now = UINT64_C(1000000000);
-    uint32_t late = 0;
-    for (uint32_t i = 0; i < 3 * ROUNDS; i++) {
+    uint32_t late = 0, again = 0;
+    for (uint32_t i = 0; i < 3 * ROUNDS + 20; i++) {
         bool flooded = i >= ROUNDS, paused = tc_gather_pause(&gather);
-        late += paused && i >= 2 * ROUNDS;
+        late += paused && i >= 2 * ROUNDS && i < 3 * ROUNDS;
+        again += paused && i >= 3 * ROUNDS;
         now += flood->apart;
+        if (i == 3 * ROUNDS) {
+            tc_gather_in_vain(&gather);
+            now += UINT64_C(1000000000);
+        }
         tc_gather_begin(&gather, now);
         gather.packets = paused && flooded ? flood->gathered : 1;
         gather.bytes = 100 * gather.packets;
     }
     CHECK(-1, late == ROUNDS, "%u pauses in the last %u rounds of a flood", late, ROUNDS);
+    CHECK(-1, again > 1, "%u pauses in the 20 rounds after a gap", again);
 }
 
 int main(void) {

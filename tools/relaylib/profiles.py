@@ -1,6 +1,8 @@
 """Paths by name. Each figure has a source, or is said to be our choice.
 
-Two things that real ones do are left out: rates that change, and losses that come in bursts.
+The satellite's rates were looked up; what RFCs, standards and papers are quoted for was written
+down from memory, so look it up before you build on it. Two things that real paths do are left out:
+rates that change, and losses that come in bursts.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ PROFILES = {
             # section 2); measured round trips are 600 ms and more (Ookla, Q3 2021: medians of
             # Viasat 629 ms, HughesNet 744 ms), the rest being coding and waiting for a slot.
             # Rate: the same medians, 19 Mbit/s down and 3 up.
-            # Loss: one bit in 10^7 (RFC 2488, section 3) is 0.12 % of datagrams of 1,500 bytes.
+            # Loss: one bit in 10^7 (RFC 2488) is 0.12 % of datagrams of 1,500 bytes.
             # Jitter and queue (half a second at the rate): our choice.
             Path(
                 Link(delay=310, jitter=20, loss=0.12, rate=3, queue=190_000),
