@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -49,7 +50,7 @@ class TcpTable:
         self._listeners: dict[tuple[bytes | None, int], Listener] = {}
         self._events: list[tuple[TcpSocket, Event]] = []
         self._busy: dict[TcpSocket, None] = {}
-        self._orphans: dict[TcpSocket, None] = {}
+        self._orphans: OrderedDict[TcpSocket, None] = OrderedDict()  # the oldest first
         self._pool = Pool(memory)
         self._sends = Pool(memory)
         self._limit = RateLimit(1000, SECOND)
@@ -170,8 +171,7 @@ class TcpTable:
             return
         self._orphans[socket] = None
         if len(self._orphans) > MOST_ORPHANS:
-            oldest = next(iter(self._orphans))
-            del self._orphans[oldest]
+            oldest, _ = self._orphans.popitem(last=False)
             oldest.abort(now)
         self.touch(socket)
 

@@ -7,6 +7,7 @@ for two segment lifetimes, or makes room for a new connection of the same name w
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from tunnel.netstack.connection import Connection
@@ -75,7 +76,8 @@ class TimeWait:
     """All remnants, the oldest first; beyond MOST the oldest go early."""
 
     def __init__(self) -> None:
-        self._remnants: dict[bytes, Remnant] = {}
+        # An ordinary dictionary looks for its oldest item from the start, past all that were taken.
+        self._remnants: OrderedDict[bytes, Remnant] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._remnants)
@@ -93,7 +95,7 @@ class TimeWait:
         self._remnants.pop(key, None)
         self._remnants[key] = remnant
         if len(self._remnants) > MOST:
-            del self._remnants[next(iter(self._remnants))]
+            self._remnants.popitem(last=False)
 
     def take(self, key: bytes) -> Remnant | None:
         """Forget a connection, because a new one takes its name."""
@@ -123,3 +125,4 @@ class TimeWait:
             if remnant.until > now:
                 return
             del self._remnants[key]
+        self._remnants.clear()  # gives the memory back, which taking out items does not
