@@ -143,6 +143,19 @@ def test_a_name_that_is_gone_is_forgotten_and_asked_for_anew(
     run(work())
 
 
+def test_so_many_names_are_known_at_most(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(associate, "_NAMES_MOST", 3)
+
+    async def work() -> None:
+        async with association(Names(*[[HOST]] * 9)) as (made, send, far, port):
+            for number in range(9):
+                send(to(b"%d.test" % number, port, b"%d" % number))
+                assert await came(far) == b"%d" % number
+            assert list(made._names) == ["6.test", "7.test", "8.test"]
+
+    run(work())
+
+
 class OneFamily(Names):
     """Has no IPv6, and says so at the socket or, with `late`, at the datagram."""
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.loops import Runner
+from tests.loops import Runner, until
 from tests.proxy_world import HOST, LOG, Network, echo, exchange, free_port, port_of
 from tunnel.daemon.options import parse
 from tunnel.errors import ConfigError, UsageError
 from tunnel.places import expose, forward, place
+from tunnel.proxy import udpforward
 from tunnel.proxy.clients import Clients, forwarder
 from tunnel.proxy.credentials import read_credentials
 from tunnel.proxy.udpforward import UdpForward
@@ -32,6 +33,7 @@ def test_tcp(run: Runner) -> None:
             streams = [await asyncio.open_connection(HOST, port_of(clients)) for _ in range(5)]
             answers = await asyncio.gather(*(exchange(one, DATA) for one in streams))
             assert answers == [DATA] * 5
+            await until(lambda: not clients.capacity.taken and not clients._tasks)
             await clients.aclose()
 
     run(work())
@@ -120,6 +122,35 @@ def test_udp_answers_go_to_who_asked(run: Runner) -> None:
         for sender in senders:
             sender.transport.close()
         transport.close()
+
+    run(work())
+
+
+def test_quiet_udp_is_forgotten_and_the_end_leaves_nothing(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        loop, clock = asyncio.get_running_loop(), [1000.0]
+        far, _ = await loop.create_datagram_endpoint(Far, (HOST, 0))
+        carried = UdpForward(Network(), HOST, far.get_extra_info("sockname")[1])
+        monkeypatch.setattr(carried, "now", lambda: clock[0])
+        await carried.listen(Network(), HOST, 0)
+        place = carried._transport.get_extra_info("sockname")  # type: ignore[union-attr]
+        _, sender = await loop.create_datagram_endpoint(Near, None, place)
+        for text in (b"first", b"after it was forgotten"):
+            sender.transport.sendto(text)
+            assert await sender.received.get() == text.upper()
+            for passed, left in ((udpforward.IDLE_SECONDS - 1, 1), (1, 0)):
+                clock[0] += passed
+                carried._sweep()
+                assert len(carried._flows) == left
+        await carried.aclose()
+        assert carried._timer is not None
+        assert carried._timer.cancelled()
+        await asyncio.sleep(0)  # asyncio closes a socket in its next turn
+        again, _ = await loop.create_datagram_endpoint(Far, place)  # the port is free
+        for one in (again, sender.transport, far):
+            one.close()
 
     run(work())
 

@@ -137,6 +137,21 @@ def test_a_refusal_is_read_by_a_client_that_is_still_sending(run: Runner) -> Non
     run(work())
 
 
+def test_a_refusal_has_an_end_though_the_client_sends_none(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnel.proxy.http.LINGER_SECONDS", 3600.0)
+
+    async def work() -> None:
+        async with proxy() as made:
+            reader, writer = await asyncio.open_connection(HOST, port_of(made.clients))
+            writer.write(b"nonsense\r\n\r\n")
+            assert (await reader.read()).split()[1] == b"400"
+            writer.close()
+
+    run(work())
+
+
 @pytest.mark.parametrize(
     ("head", "status"),
     [

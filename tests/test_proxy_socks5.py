@@ -63,6 +63,24 @@ def test_connect_carries_bytes_and_both_ends(run: Runner, host: str | bytes) -> 
             assert method == b"\x05\x00"
             assert reply[:4] == b"\x05\x00\x00\x01"
             assert await exchange(streams, DATA) == DATA
+            await until(lambda: not made.clients.capacity.taken)
+
+    run(work())
+
+
+def test_who_has_negotiated_has_no_deadline(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnel.proxy.socks5.NEGOTIATION", 1.0)
+
+    async def work() -> None:
+        async with echo() as port, proxy() as made:
+            silent, _ = await say(made)
+            streams, _ = await say(made, OPEN, request(HOST, port))
+            assert await silent[0].read() == b"", "its second is over, and the other's nearly"
+            late = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(1.0, late.set_result, None)
+            await late
+            assert await exchange(streams, b"still there") == b"still there"
+            silent[1].close()
 
     run(work())
 
