@@ -133,3 +133,29 @@ def test_a_reload_closes_and_opens_and_leaves_the_rest(run: Runner) -> None:
             assert [await reached(one) for one in ports] == [None] * 3
 
     run(work())
+
+
+def test_a_reload_that_fails_costs_no_connection(run: Runner) -> None:
+    async def work() -> None:
+        network: Any = Network()
+        async with echo() as port:
+            ports = [free_port(), free_port()]
+            first, second = (forward(f"tcp:{one}=echo.test:{port}") for one in ports)
+            old = ProxyConfig(forward=(first,))
+            proxies = Proxies(old, LOG)
+            await proxies.start(network)
+            kept = await asyncio.open_connection(HOST, ports[0])
+            wrong = ProxyConfig(socks5=Place(HOST, port), forward=(second,))
+            with pytest.raises(TunnelError, match=f"cannot listen on 127.0.0.1:{port}: "):
+                await proxies.follow(wrong, network)
+            await proxies.follow(old, network)  # as tunneld does then
+            assert await exchange(kept, b"still") == b"still"
+            for text in (
+                f"{ports[0]}=echo.test:{ports[1]}",
+                f"0.0.0.0:{ports[0]}=echo.test:{port}",
+            ):
+                await proxies.follow(ProxyConfig(forward=(forward(f"tcp:{text}"),)), network)
+            assert await reached(ports[0]) == b"through"  # at the same port, every time another way
+            await proxies.aclose()
+
+    run(work())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,12 @@ class _Way:
     admitted: Credentials | None = None
     forward: Forward | None = None
 
+    @property
+    def port(self) -> tuple[bool, str, int]:
+        """Where it listens but for the address: another one there may be in its way."""
+        protocol = "tcp" if self.forward is None else self.forward.protocol
+        return self.kind == "expose", protocol, self.at.port
+
     def __str__(self) -> str:
         return self.kind if self.forward is None else f"{self.kind} {self.forward}"
 
@@ -53,25 +59,38 @@ class Proxies:
 
     async def start(self, tunnel: Dialer) -> None:
         """Open all. Raises TunnelError, which names the one that cannot be."""
+        await self._open_all(self._wanted, tunnel)
+
+    async def follow(self, proxy: ProxyConfig, tunnel: Dialer) -> None:
+        """Go over to another configuration. Raises ConfigError, and TunnelError as `start`.
+
+        What is new is opened first, so that one that cannot be costs nobody his connections; only
+        what takes an old one's port must wait until that is closed.
+        """
+        self._wanted = _ways(proxy)
+        unwanted = [way for way in self._open if way not in self._wanted]
+        taken = {way.port for way in unwanted}
+        await self._open_all([way for way in self._wanted if way.port not in taken], tunnel)
+        for way in unwanted:
+            await self._close(way)
+        await self.start(tunnel)
+
+    async def _open_all(self, ways: Iterable[_Way], tunnel: Dialer) -> None:
         from tunnel.proxy.capacity import of_process
         from tunnel.proxy.dialer import Machine
 
         machine = Machine()
         if self._capacity is None and self._wanted:
             self._capacity = of_process(self._log)
-        for way in self._wanted:
+        for way in ways:
             if way not in self._open:
                 inside = way.kind == "expose"
                 near, far = (tunnel, machine) if inside else (machine, tunnel)
                 await self._listen(way, _listener(way, far, self._log, self._capacity), near)
 
-    async def follow(self, proxy: ProxyConfig, tunnel: Dialer) -> None:
-        """Go over to another configuration. Raises ConfigError, and TunnelError as `start`."""
-        self._wanted = _ways(proxy)
-        for way in [way for way in self._open if way not in self._wanted]:
-            await self._open.pop(way).aclose()
-            self._log.info("%s: closed", way)
-        await self.start(tunnel)
+    async def _close(self, way: _Way) -> None:
+        await self._open.pop(way).aclose()
+        self._log.info("%s: closed", way)
 
     async def _listen(self, way: _Way, listener: Any, network: Dialer) -> None:
         listen: Callable[[Dialer, str | None, int], Awaitable[None]] = listener.listen
