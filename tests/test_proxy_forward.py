@@ -175,7 +175,8 @@ def test_what_is_exposed_listens_on_the_tunnel() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "80", "sctp:1=a:2", "tcp:1", "tcp:=a:2", "tcp:1=a", "tcp:0=a:1", "tcp:1=a:65536",
-     "tcp:::1:80=a:1", "tcp:1=a b:1"],
+     "tcp:::1:80=a:1", "tcp:1=a b:1", "tcp:1=a..b:1", "udp:1=10.0.0.300:1",
+     f"udp:1={'a' * 64}.test:1"],
 )  # fmt: skip
 def test_forwards_that_cannot_be_read(text: str) -> None:
     with pytest.raises(BadValue):
@@ -195,6 +196,11 @@ def test_places_that_cannot_be_read(text: str) -> None:
         (["--userspace"], "--userspace needs --config"),
         (["--config", "x.conf", "--socks5", "1080"], "'1080' is not ADDR:PORT"),
         (["--config", "x.conf", "--forward", "tcp:1"], "is not PROTO:LISTEN=DEST"),
+        (["--config", "x.conf", "--forward", "tcp:1=a..b:1"], "'a..b' is neither an address nor"),
+        (
+            ["--config", "x.conf", "--expose", "80"],
+            "is not PROTO:PORT=LOCAL; write it as in tcp:80",
+        ),
         (["--config", "x.conf", "--expose", "tcp:1.2.3.4:1=2"], "only a port can be exposed"),
         (["--config", "x.conf", "--userspace", "--include-all-networks"], "about a firewall"),
         (["--config", "x.conf", "--userspace", "--lockdown-on-exit"], "about a firewall"),

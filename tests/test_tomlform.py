@@ -350,7 +350,7 @@ ERRORS = [
     ("[proxy]\nhttp = '[::1]:0'", "2: http: '[::1]:0': the port is not a number from 1 to 65535"),
     ("[proxy]\ncredentials = 3", "2: credentials: is not the name of a file; write its path in"),
     ("[proxy]\nforward = ['tcp:1']", "2: forward: 'tcp:1' is not PROTO:LISTEN=DEST; write it as"),
-    ("[proxy]\nexpose = [80]", "2: expose: '80' is not PROTO:LISTEN=DEST; write it as in tcp:"),
+    ("[proxy]\nexpose = [80]", "2: expose: '80' is not PROTO:PORT=LOCAL; write it as in tcp:80"),
     ("[interfaces]\nwlan0 = 1", "2: wlan0: is not a table; write [interfaces.wlan0] "),
 ]
 

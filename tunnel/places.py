@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from tunnel.values import BadValue, quoted
+from tunnel.values import BadValue, is_host, quoted
 
 LOOPBACK: Final = "127.0.0.1"
 PROTOCOLS: Final = ("tcp", "udp")
@@ -55,8 +55,10 @@ def place(text: str, *, host: str | None = None) -> Place:
         before = before[1:-1]
     elif ":" in before:
         raise BadValue(f"{quoted(text)} is not ADDR:PORT", "write an IPv6 address in brackets")
-    if (not before and host != "") or " " in before or not before.isprintable():
+    if not before and host != "":
         raise BadValue(f"{quoted(text)} is not ADDR:PORT", "write it as in 127.0.0.1:1080")
+    if before and not is_host(before):
+        raise BadValue(f"{quoted(before)} is neither an address nor a host name", "correct it")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise BadValue(f"{quoted(text)}: the port is not a number from 1 to 65535", "correct it")
     return Place(before, int(port))
@@ -64,24 +66,21 @@ def place(text: str, *, host: str | None = None) -> Place:
 
 def forward(text: str) -> Forward:
     """Read PROTO:[ADDR:]PORT=HOST:PORT, which listens on this machine. Raises BadValue."""
-    protocol, listen, to = _parts(text)
+    protocol, listen, to = _parts(text, "PROTO:LISTEN=DEST", "tcp:8080=10.0.0.1:80")
     return Forward(protocol, place(listen, host=LOOPBACK), place(to))
 
 
 def expose(text: str) -> Forward:
     """Read PROTO:PORT=[HOST:]PORT, which listens inside the tunnel. Raises BadValue."""
-    protocol, listen, to = _parts(text)
+    protocol, listen, to = _parts(text, "PROTO:PORT=LOCAL", "tcp:80=8080")
     if ":" in listen:
         raise BadValue(f"{quoted(text)}: only a port can be exposed", "write it as in tcp:80=8080")
     return Forward(protocol, place(listen, host=""), place(to, host=LOOPBACK))
 
 
-def _parts(text: str) -> tuple[str, str, str]:
+def _parts(text: str, form: str, example: str) -> tuple[str, str, str]:
     protocol, colon, rest = text.partition(":")
     listen, equals, to = rest.partition("=")
     if protocol not in PROTOCOLS or not (colon and equals and listen and to):
-        example = "tcp:8080=10.0.0.1:80"
-        raise BadValue(
-            f"{quoted(text)} is not PROTO:LISTEN=DEST", f"write it as in {example}, or udp"
-        )
+        raise BadValue(f"{quoted(text)} is not {form}", f"write it as in {example}, or udp")
     return protocol, listen, to

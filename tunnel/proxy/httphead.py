@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tunnel.places import Place, place
-from tunnel.values import BadValue, is_host
+from tunnel.values import BadValue
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
@@ -145,9 +145,6 @@ def _place(text: str, port: int | None) -> Place:
     try:
         if port is not None and (":" not in text or text.endswith("]")):
             text = f"{text}:{port}"
-        found = place(text)
+        return place(text)
     except BadValue:
         raise BadHead("400 Bad Request") from None
-    if not is_host(found.host):
-        raise BadHead("400 Bad Request")
-    return found
