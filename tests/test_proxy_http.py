@@ -183,6 +183,29 @@ def test_what_cannot_be_served(
     run(work())
 
 
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\0\x01\0", b"\x05\x01\0", b"\x04\x01"])
+def test_what_is_not_http_is_told_so_without_waiting_for_a_line(run: Runner, sent: bytes) -> None:
+    async def work() -> None:
+        async with proxy() as made:
+            reader, writer = await asyncio.open_connection(HOST, port_of(made.clients))
+            writer.write(sent)
+            assert (await reader.readline()).split()[1] == b"400"
+            writer.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize("target", ["/", "ftp://echo.test/", "*"])
+def test_what_is_wrong_with_a_request_is_said(run: Runner, target: str) -> None:
+    async def work() -> None:
+        async with proxy() as made:
+            answer = await ask(made, f"GET {target} HTTP/1.1\r\nHost: a")
+            assert answer.split()[1] == b"400"
+            assert b"\r\n\r\nthis is a proxy: ask for http://HOST/ as a whole" in answer
+
+    run(work())
+
+
 def test_an_endless_head_is_refused(run: Runner) -> None:
     async def work() -> None:
         async with proxy() as made:

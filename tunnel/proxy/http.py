@@ -21,7 +21,7 @@ from tunnel.proxy.capacity import Capacity
 from tunnel.proxy.clients import Clients, connect
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.dialer import Dialer, Streams
-from tunnel.proxy.httphead import BadHead, Request, read_answer, read_request
+from tunnel.proxy.httphead import BadHead, Request, may_begin, read_answer, read_request
 from tunnel.proxy.relay import CHUNK
 from tunnel.proxy.splice import splice
 
@@ -55,12 +55,15 @@ class HttpProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(HEAD_SECONDS):
-                request = read_request(await _head(reader, "400 Bad Request"))
+                first = await reader.readexactly(1)
+                if not may_begin(first):  # whoever sent it would wait for more than an answer
+                    raise BadHead("400 Bad Request", "this is a proxy for HTTP, without TLS")
+                request = read_request(await _head(reader, "400 Bad Request", first))
         except TimeoutError:
             await _refuse(reader, writer, "408 Request Timeout")
             return
         except BadHead as error:
-            await _refuse(reader, writer, str(error))
+            await _refuse(reader, writer, str(error), error.why)
             return
         if not self._admits(request.authorization):
             ask = 'Proxy-Authenticate: Basic realm="tunneld"\r\n'
@@ -179,23 +182,25 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, len
 # ---- heads ----
 
 
-async def _head(reader: asyncio.StreamReader, bad: str) -> list[bytes]:
+async def _head(reader: asyncio.StreamReader, bad: str, first: bytes = b"") -> list[bytes]:
     """Return a head's lines. Empty lines before it are skipped (RFC 9112, section 2.2)."""
     while True:
-        lines = await _lines(reader, bad)
+        lines = await _lines(reader, bad, first)
         if lines:
             return lines
+        first = b""
 
 
-async def _lines(reader: asyncio.StreamReader, bad: str) -> list[bytes]:
-    """Return lines up to an empty one. Raises BadHead, EOFError."""
+async def _lines(reader: asyncio.StreamReader, bad: str, first: bytes = b"") -> list[bytes]:
+    """Return lines up to an empty one; `first` was read already. Raises BadHead, EOFError."""
     lines: list[bytes] = []
     left = HEAD_BYTES
     while True:
         try:
-            line = await reader.readuntil(b"\n")
+            line = first + await reader.readuntil(b"\n")
         except asyncio.LimitOverrunError:
             left, line = 0, b""
+        first = b""
         left -= len(line)
         if left <= 0:
             raise BadHead("431 Request Header Fields Too Large" if bad.startswith("4") else bad)

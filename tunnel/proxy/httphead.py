@@ -26,6 +26,7 @@ _ONE_HOP: Final = frozenset((
     b"proxy-authenticate", b"te", b"upgrade",
 ))  # fmt: skip
 _FRAMING: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
+_WANTED: Final = "this is a proxy: ask for http://HOST/ as a whole, or to CONNECT HOST:PORT"
 _CLOSE: Final = b"Connection: close\r\n\r\n"
 LENGTH_DIGITS: Final = 18
 
@@ -33,7 +34,11 @@ Field = tuple[bytes, bytes]
 
 
 class BadHead(Exception):
-    """A message that cannot be served; the text is a status line's end."""
+    """A message that cannot be served; the text is a status line's end, `why` is for a person."""
+
+    def __init__(self, status: str, why: str = "") -> None:
+        super().__init__(status)
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,11 @@ class Request:
     authorization: bytes
     head: bytes
     length: int | None = 0
+
+
+def may_begin(first: bytes) -> bool:
+    """Tell whether a request can begin with this byte. TLS and SOCKS begin with others."""
+    return first == b"\r" or re.fullmatch(_TOKEN, first) is not None
 
 
 def read_request(lines: Sequence[bytes]) -> Request:
@@ -67,7 +77,7 @@ def read_request(lines: Sequence[bytes]) -> Request:
         return Request(method, _place(target, None), authorization, b"")
     scheme, separator, after = target.partition("://")
     if scheme.lower() != "http" or not separator:
-        raise BadHead("400 Bad Request")
+        raise BadHead("400 Bad Request", _WANTED)
     authority = re.split("[/?#]", after, maxsplit=1)[0]
     path = after[len(authority) :].partition("#")[0]
     if not path and method == "OPTIONS":
@@ -146,5 +156,5 @@ def _place(text: str, port: int | None) -> Place:
         if port is not None and (":" not in text or text.endswith("]")):
             text = f"{text}:{port}"
         return place(text)
-    except BadValue:
-        raise BadHead("400 Bad Request") from None
+    except BadValue as error:
+        raise BadHead("400 Bad Request", str(error)) from None
