@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,29 @@ def test_quiet_udp_is_forgotten_and_the_end_leaves_nothing(
         again, _ = await loop.create_datagram_endpoint(Far, place)  # the port is free
         for one in (again, sender.transport, far):
             one.close()
+
+    run(work())
+
+
+def test_udp_empty_datagrams_pass_too(run: Runner) -> None:
+    async def work() -> None:
+        with (
+            socket.socket(type=socket.SOCK_DGRAM) as far,
+            socket.socket(type=socket.SOCK_DGRAM) as near,
+        ):
+            far.bind((HOST, 0))
+            for one in (far, near):
+                one.settimeout(20)
+            carried = UdpForward(Network(), HOST, far.getsockname()[1])
+            await carried.listen(Network(), HOST, 0)
+            assert carried._transport is not None
+            near.connect(carried._transport.get_extra_info("sockname"))
+            for data in (b"", b"", b"more"):
+                near.send(data)
+                got, sender = await asyncio.to_thread(far.recvfrom, 99)
+                far.sendto(got, sender)
+                assert (got, await asyncio.to_thread(near.recv, 99)) == (data, data)
+            await carried.aclose()
 
     run(work())
 

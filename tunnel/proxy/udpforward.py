@@ -7,6 +7,9 @@ while; where there are too many, the one that has been quiet for longest makes r
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 from collections import OrderedDict
 from typing import Any, Final
 
@@ -33,7 +36,7 @@ class _Flow(asyncio.DatagramProtocol):
     def send(self, data: bytes) -> None:
         self.used = self._owner.now()
         if self.transport is not None:
-            self.transport.sendto(data)
+            _send(self.transport, data)
         elif len(self.waiting) < _WAITING_MOST:
             self.waiting.append(data)
 
@@ -87,7 +90,7 @@ class UdpForward(asyncio.DatagramProtocol):
     def answer(self, data: bytes, sender: Any) -> None:
         """Send an answer back to whom it is for."""
         if self._transport is not None:
-            self._transport.sendto(data, sender)
+            _send(self._transport, data, sender)
 
     def datagram_received(self, data: bytes, sender: Any) -> None:
         """Take a datagram."""
@@ -116,3 +119,13 @@ class UdpForward(asyncio.DatagramProtocol):
         for flow in quiet:
             del self._flows[flow.sender]
             flow.close()
+
+
+def _send(transport: asyncio.DatagramTransport, data: bytes, place: Any = None) -> None:
+    """Send a datagram, an empty one too, which event loops take for nothing to send."""
+    kernel = None if data else transport.get_extra_info("socket")
+    if kernel is None:
+        transport.sendto(data, place)
+        return
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(kernel.fileno())) as twin:
+        twin.sendmsg([b""], (), 0, place)
