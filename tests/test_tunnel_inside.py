@@ -32,6 +32,7 @@ from tunnel import (
     TunnelSession,
     TunnelStatus,
 )
+from tunnel.netstack.aio import reserved
 from tunnel.unitlink import LinkTun
 
 NEAR, FAR = ("192.168.7.1", "fd77::1"), ("192.168.7.2", "fd77::2")
@@ -134,7 +135,7 @@ def test_a_port_that_the_kernel_uses_is_an_error(run: Runner, kind: int) -> None
     async def work() -> None:
         async with world() as w:
             with socket.socket(socket.AF_INET, kind) as taken:
-                taken.bind(("127.0.0.1", 0))
+                taken.bind(("", 0))
                 port = taken.getsockname()[1]
                 if kind == socket.SOCK_STREAM:
                     opening = w.far.start_server(digest, None, port)
@@ -149,16 +150,85 @@ def test_a_port_that_the_kernel_uses_is_an_error(run: Runner, kind: int) -> None
     run(work())
 
 
+def may_bind(port: int, host: str = "", kind: int = socket.SOCK_STREAM) -> bool:
+    with socket.socket(socket.AF_INET, kind) as late:
+        try:
+            late.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
 def test_a_claimed_port_is_the_stacks_until_it_is_closed(run: Runner) -> None:
     async def work() -> None:
         async with world() as w:
             server = await w.far.start_server(digest)
             port = server.addresses[0][1]
-            with socket.socket() as late, pytest.raises(OSError, match="in use"):
-                late.bind(("127.0.0.1", port))
+            assert not may_bind(port)
+            assert may_bind(port, "127.0.0.1"), "what is exposed there may listen here"
             server.close()
-            with socket.socket() as late:
-                late.bind(("127.0.0.1", port))
+            assert may_bind(port)
+
+    run(work())
+
+
+def test_a_port_is_given_back_when_nothing_uses_it_any_more(run: Runner) -> None:
+    async def work() -> None:
+        async with world() as w:
+            net = w.far.net()
+            transport, _ = await net.create_datagram_endpoint(asyncio.DatagramProtocol)
+            port = transport.get_extra_info("sockname")[1]
+            assert not may_bind(port, kind=socket.SOCK_DGRAM)
+            transport.close()
+            assert may_bind(port, kind=socket.SOCK_DGRAM)
+            with pytest.raises(OSError, match="Cannot assign"):
+                await net.start_server(digest, "10.9.9.9", port)
+            server = await net.start_server(digest)
+            served = server.addresses[0][1]
+            _, writer = await w.near.open_connection(FAR[0], served)
+            server.close()
+            net.tidy()
+            assert may_bind(port)
+            assert not may_bind(served), "a connection lives on it"
+            writer.transport.abort()
+            await until(lambda: served not in net.stack.tcp.local_ports())
+            net.tidy()
+            assert may_bind(served)
+
+    run(work())
+
+
+def test_ports_of_connections_that_left_are_kept_within_reason(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserved, "SPARE", 1)
+
+    async def work() -> None:
+        async with world() as w:
+            server = await w.near.start_server(digest)
+            where = server.addresses[0]
+            opened = [await w.far.open_connection(*where) for _ in range(3)]
+            net = w.far.net()
+            ports = [writer.get_extra_info("sockname")[1] for _, writer in opened]
+            net.tidy()
+            assert not any(may_bind(one) for one in ports)
+            for _, writer in opened:
+                writer.transport.abort()
+            await until(lambda: not net.stack.tcp.local_ports())
+            net.tidy()
+            assert [may_bind(one) for one in ports].count(False) == 1
+
+    run(work())
+
+
+def test_ports_follow_the_tunnels_addresses(run: Runner) -> None:
+    async def work() -> None:
+        async with world() as w:
+            server = await w.far.start_server(digest)
+            port = server.addresses[0][1]
+            w.far.net().configure(["127.0.0.9"], 1420, [])
+            assert not may_bind(port, "127.0.0.9")
+            assert may_bind(port, "127.0.0.1")
 
     run(work())
 

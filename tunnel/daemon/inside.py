@@ -79,7 +79,8 @@ class InTunnel:
         try:
             port = self.provider.stack_port()
             port.attach_port(theirs.fileno(), flags)
-            net = NetStack(ours.fileno(), flags, ports=ReservedPorts(port), **shape)
+            own = [one.ip.packed for one in interface.addresses]
+            net = NetStack(ours.fileno(), flags, ports=ReservedPorts(port, own), **shape)
         except BaseException:
             ours.close()
             theirs.close()

@@ -181,13 +181,11 @@ class TcpTable:
         for socket in list(listener.half_open):
             socket.abort(now)
 
-    def uses(self, port: int) -> bool:
-        """Whether a connection, what is left of one, or a listener has a local port."""
-        return (
-            any(there == port for _, there in self._listeners)
-            or any(socket.local_port == port for socket in self.sockets.values())
-            or self.time_wait.uses(port)
-        )
+    def local_ports(self) -> set[int]:
+        """Return the ports of connections, of what is left of some, and of listeners."""
+        ports = {port for _, port in self._listeners} | self.time_wait.local_ports()
+        ports.update(socket.local_port for socket in self.sockets.values())
+        return ports
 
 
 def key_of(route: Route, port: int, remote_port: int) -> bytes:

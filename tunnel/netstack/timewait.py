@@ -82,9 +82,9 @@ class TimeWait:
     def __len__(self) -> int:
         return len(self._remnants)
 
-    def uses(self, port: int) -> bool:
-        """Whether what is left of a connection has a local port."""
-        return any(remnant.ports[0] == port for remnant in self._remnants.values())
+    def local_ports(self) -> set[int]:
+        """Return our ports of what is left."""
+        return {remnant.ports[0] for remnant in self._remnants.values()}
 
     def get(self, key: bytes) -> Remnant | None:
         """Return what is left of a connection."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
 from tunnel.netstack.fragments import cut
@@ -108,9 +108,9 @@ class UdpLayer:
         if not self._users[socket.port]:
             del self._users[socket.port]
 
-    def uses(self, port: int) -> bool:
-        """Whether any socket has the port."""
-        return port in self._users
+    def local_ports(self) -> Collection[int]:
+        """Return the ports that sockets have."""
+        return self._users.keys()
 
     # ---- what leaves ----
 

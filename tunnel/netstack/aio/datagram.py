@@ -102,5 +102,5 @@ class UdpTransport(asyncio.DatagramTransport):
             self._closing = True
             self._socket.owner = None
             self._socket.close()
-            self._net.forget(self)
+            self._net.forget_datagrams(self, self._socket.port)
             self._net.loop.call_soon(self._protocol.connection_lost, error)

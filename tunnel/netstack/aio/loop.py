@@ -24,7 +24,7 @@ from tunnel.netstack.aio.reserved import ReservedPorts
 from tunnel.netstack.aio.server import StackServer
 from tunnel.netstack.aio.transport import TcpTransport
 from tunnel.netstack.endpoint import EventKind
-from tunnel.netstack.ip import TCP, Outgoing
+from tunnel.netstack.ip import TCP, UDP, Outgoing
 from tunnel.netstack.settings import Settings
 from tunnel.netstack.stack import Stack
 from tunnel.netstack.tcpsocket import Listener, Place, TcpSocket
@@ -174,13 +174,14 @@ class StackLoop:
         """A server has closed; its port stays reserved while connections of it live."""
         self._servers.discard(server)
         listener.close(self.now())
-        self._give_back(TCP, listener.port)
+        if self.ports is not None and listener.port not in self.stack.tcp.local_ports():
+            self.ports.give_back(TCP, listener.port)
 
-    def _give_back(self, protocol: int, port: int) -> None:
-        tcp, udp = self.stack.tcp, self.stack.udp
-        used = tcp.uses(port) if protocol == TCP else udp.uses(port)
-        if self.ports is not None and not used:
-            self.ports.give_back(protocol, port)
+    def forget_datagrams(self, transport: Any, port: int) -> None:
+        """A UDP transport is done; most come and go with a question to a resolver."""
+        self.forget(transport)
+        if self.ports is not None and port not in self.stack.udp.local_ports():
+            self.ports.give_back(UDP, port)
 
     # ---- changes ----
 
@@ -192,6 +193,8 @@ class StackLoop:
         self.stack.configure(
             [ip_interface(str(address)).ip.packed for address in addresses], mtu, self.now()
         )
+        if self.ports is not None:
+            self.ports.follow(self.stack.addresses)
         self.wake()
 
     def nudge(self) -> None:
@@ -209,6 +212,13 @@ class StackLoop:
         before, self._slept = self._slept, _slept()
         if self._slept - before > _SECOND:
             self.nudge()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Leave the ports that nothing here uses any more to the kernel."""
+        if self.ports is not None:
+            tcp, udp = self.stack.tcp, self.stack.udp
+            self.ports.sweep({TCP: tcp.local_ports(), UDP: udp.local_ports()})
 
     # ---- the loop ----
 

@@ -1,37 +1,62 @@
 """Ports that the stack takes from the kernel, where both share the tunnel's addresses.
 
-Beside a TUN the kernel owns every port. One that the stack wants is bound by a kernel socket that
-nobody uses: the kernel refuses it where it is in use, refuses it to everybody else from then on,
-and chooses a free one where any will do. Then the engine is told to bring its packets here.
+Beside a TUN the kernel owns every port of the tunnel's addresses. One that the stack wants is bound
+there by kernel sockets that nobody uses: the kernel refuses it where it is in use, refuses it to
+everybody else from then on, and chooses a free one where any will do. Then the engine is told to
+bring its packets here. Other addresses of the machine are left alone: what listens on 127.0.0.1 may
+well be what the stack exposes at the same port. The addresses need not be there yet.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from ipaddress import ip_address
 from typing import Final
 
+from tunnel.netstack.aio.names import text
 from tunnel.netstack.ip import ICMP, TCP, UDP
 from tunnel.primitives import EngineError
 from tunnel.provider import StackPort
 
 MOST: Final = 8192
+SPARE: Final = 64
+"""TCP ports that are kept, unused, for connections that leave."""
 _TRIES: Final = 8
 _KINDS: Final = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 _NAMES: Final = {TCP: "TCP", UDP: "UDP"}
+_FREEBIND: Final = {
+    socket.AF_INET: (socket.IPPROTO_IP, 15),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 78),
+}
+
+Held = dict[bytes, socket.socket]  # by address
 
 
 class ReservedPorts:
-    """The ports that one stack holds."""
+    """The ports that one stack holds on its addresses."""
 
-    def __init__(self, claims: StackPort) -> None:
+    def __init__(self, claims: StackPort, addresses: Iterable[bytes]) -> None:
         self._claims = claims
-        self._held: dict[tuple[int, int], socket.socket] = {}
+        self._addresses = _own(addresses)
+        self._held: dict[tuple[int, int], Held] = {}
         self._any: list[int] = []  # TCP ports for connections that leave
         self._identifier: int | None = None
+
+    def follow(self, addresses: Iterable[bytes]) -> None:
+        """Go over to other addresses. What the kernel uses on a new one already stays there."""
+        self._addresses = _own(addresses)
+        for (protocol, port), holders in self._held.items():
+            for gone in holders.keys() - set(self._addresses):
+                holders.pop(gone).close()
+            for address in self._addresses:
+                if address not in holders:
+                    with contextlib.suppress(OSError):
+                        holders[address] = _bind(protocol, address, port)
 
     def identifier(self) -> int:
         """Claim an echo identifier."""
@@ -53,15 +78,38 @@ class ReservedPorts:
             return port
         if len(self._held) >= MOST:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        holder = _bind(protocol, port)
-        number: int = holder.getsockname()[1]
+        number, holders = self._bind_all(protocol, port)
         try:
             self._claims.claim(protocol, number)
         except BaseException:
-            holder.close()
+            _close(holders)
             raise
-        self._held[protocol, number] = holder
+        self._held[protocol, number] = holders
         return number
+
+    def _bind_all(self, protocol: int, port: int) -> tuple[int, Held]:
+        """Bind a port, 0 for any, on every address."""
+        for left in reversed(range(_TRIES)):
+            holders: Held = {}
+            number = port
+            try:
+                for address in self._addresses:
+                    holders[address] = _bind(protocol, address, number)
+                    number = holders[address].getsockname()[1]
+            except OSError as error:
+                _close(holders)
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                if port or not left:  # else what was free on one address was not on the next
+                    words = f"{_NAMES[protocol]} port {number} is in use by another program of this"
+                    raise OSError(
+                        errno.EADDRINUSE, f"{words} machine; choose another port"
+                    ) from error
+            else:
+                if number:
+                    return number, holders
+                break
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
     def outgoing(self, free: Callable[[int], bool]) -> int:
         """Return a TCP port for a connection that leaves: one that is held and free, or another."""
@@ -79,12 +127,19 @@ class ReservedPorts:
 
     def give_back(self, protocol: int, port: int) -> None:
         """Leave a port to the kernel again."""
-        holder = self._held.pop((protocol, port), None)
-        if holder is not None:
+        holders = self._held.pop((protocol, port), None)
+        if holders is not None:
             if protocol == TCP and port in self._any:
                 self._any.remove(port)
             self._claims.unclaim(protocol, port)
-            holder.close()
+            _close(holders)
+
+    def sweep(self, used: dict[int, Collection[int]]) -> None:
+        """Leave what is not used any more to the kernel; `used` is by protocol."""
+        spare = [port for port in self._any if port not in used[TCP]][:SPARE]
+        for protocol, port in list(self._held):
+            if port not in used[protocol] and not (protocol == TCP and port in spare):
+                self.give_back(protocol, port)
 
     def close(self) -> None:
         """Leave all of them to the kernel."""
@@ -95,23 +150,28 @@ class ReservedPorts:
             self._identifier = None
 
 
-def _bind(protocol: int, port: int) -> socket.socket:
-    """Bind a port on every address of the kernel; both versions in one where it can."""
-    try:
-        holder = socket.socket(socket.AF_INET6, _KINDS[protocol])
-        place: tuple[str, int] = ("::", port)
-    except OSError:  # no IPv6 here
-        holder = socket.socket(socket.AF_INET, _KINDS[protocol])
-        place = ("0.0.0.0", port)
-    try:
-        if holder.family == socket.AF_INET6:
-            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # it never reads
-        holder.bind(place)
-    except OSError as error:
+def _own(addresses: Iterable[bytes]) -> list[bytes]:
+    """Leave out what no socket can be bound to: link-local ones need their interface's name, and
+    those of a kernel without IPv6 a kernel with it.
+    """
+    usable = [one for one in addresses if len(one) == 4 or not ip_address(one).is_link_local]
+    return [one for one in dict.fromkeys(usable) if len(one) == 4 or socket.has_dualstack_ipv6()]
+
+
+def _close(holders: Held) -> None:
+    for holder in holders.values():
         holder.close()
-        if error.errno == errno.EADDRINUSE:
-            words = f"{_NAMES[protocol]} port {port} is in use by another program of this machine"
-            raise OSError(errno.EADDRINUSE, f"{words}; choose another port") from error
+
+
+def _bind(protocol: int, address: bytes, port: int) -> socket.socket:
+    """Bind a port of one address, whether the kernel has that yet or not. Raises OSError."""
+    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+    holder = socket.socket(family, _KINDS[protocol])
+    try:
+        holder.setsockopt(*_FREEBIND[family], 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # it never reads
+        holder.bind((text(address), port))
+    except BaseException:
+        holder.close()
         raise
     return holder
