@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -108,6 +110,39 @@ def test_anyio_streams(run: Runner) -> None:
             with pytest.raises(anyio.ClosedResourceError):
                 await stream.send(b"late")
             await settled(alice, bob)
+
+    run(work())
+
+
+def test_closing_an_anyio_stream_ends_who_waits_on_it(run: Runner) -> None:
+    async def work() -> None:
+        there: list[asyncio.StreamWriter] = []
+
+        def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            there.append(writer)
+
+        async def ends(doing: Awaitable[Any]) -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await doing
+
+        async with two_stacks() as (alice, bob):
+            await bob.start_server(take, None, 7)
+            for both in (False, True):
+                stream = await connect_tcp(alice, BOB[0], 7)
+                with anyio.move_on_after(0.2) as scope:
+                    while True:  # until the peer's window and our buffer are full
+                        await stream.send(BODY)
+                assert scope.cancelled_caught
+                async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+                    group.create_task(ends(stream.receive()))
+                    if both:
+                        group.create_task(ends(stream.send(b"more")))
+                    await asyncio.sleep(0)
+                    await stream.aclose()
+                await ends(stream.receive())
+            for writer in there:
+                writer.transport.abort()
 
     run(work())
 

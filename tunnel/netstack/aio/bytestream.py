@@ -25,39 +25,53 @@ class TunnelStream(ByteStream):
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._closed = False  # by us; where the peer broke it, that is still to be told
+        self._sending = False
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         """Return some bytes. Raises EndOfStream, BrokenResourceError, ClosedResourceError."""
-        if self._writer.is_closing() and self._reader.at_eof():
-            raise anyio.ClosedResourceError
+        self._check_open()
         try:
             data = await self._reader.read(max_bytes)
         except OSError as error:
+            self._check_open()
             raise anyio.BrokenResourceError from error
+        self._check_open()
         if not data:
             raise anyio.EndOfStream
         return data
 
     async def send(self, item: bytes) -> None:
         """Send bytes; returns once there is room for more."""
-        if self._writer.is_closing():
-            raise anyio.ClosedResourceError
+        self._check_open()
+        self._sending = True
         try:
+            await self._writer.drain()  # what a cancelled call left, beyond which nothing is taken
             self._writer.write(item)
             await self._writer.drain()
         except OSError as error:
+            self._check_open()
             raise anyio.BrokenResourceError from error
+        finally:
+            self._sending = False
 
     async def send_eof(self) -> None:
         """Send no more; receiving goes on."""
-        if self._writer.is_closing():
-            raise anyio.ClosedResourceError
+        self._check_open()
         self._writer.write_eof()
 
     async def aclose(self) -> None:
-        """Close; what was sent still leaves."""
+        """Close; what was sent still leaves. Who waits in another task hears of it at once."""
+        self._closed = True
+        if self._sending:
+            self._writer.transport.abort()
         self._writer.close()
+        self._reader.feed_eof()
         await anyio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise anyio.ClosedResourceError
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
