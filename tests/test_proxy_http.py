@@ -16,6 +16,7 @@ from tunnel.proxy import clients
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.http import HttpProxy
 from tunnel.proxy.httphead import BadHead, Request, read_answer, read_request
+from tunnel.proxy.relay import reset
 
 
 @contextlib.asynccontextmanager
@@ -124,6 +125,29 @@ def test_a_server_that_does_not_answer_properly(run: Runner, answer: bytes) -> N
         async with Origin(answer).running() as port, proxy() as made:
             said = await ask(made, f"GET http://echo.test:{port}/ HTTP/1.1")
             assert said.split()[1] == b"502"
+
+    run(work())
+
+
+def test_an_answer_that_is_reset_is_not_taken_for_a_whole_one(run: Runner) -> None:
+    async def work() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")  # its end is that of the connection
+            await come.wait()
+            reset(writer.transport)
+
+        come = asyncio.Event()
+        server = await asyncio.start_server(serve, HOST, 0)
+        async with proxy() as made:
+            reader, writer = await asyncio.open_connection(HOST, port_of(made.clients))
+            writer.write(b"GET http://echo.test:%d/ HTTP/1.1\r\n\r\n" % port_of(server))
+            await reader.readuntil(b"half")
+            come.set()
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+        server.close()
 
     run(work())
 
@@ -245,7 +269,12 @@ def head(text: str) -> Request:
 
 @pytest.mark.parametrize(
     ("target", "host", "port"),
-    [("http://a", "a", 80), ("http://a:81/", "a", 81), ("HTTP://[fd00::1]/x", "fd00::1", 80)],
+    [
+        ("http://a", "a", 80),
+        ("http://a:81/", "a", 81),
+        ("http://a:/", "a", 80),
+        ("HTTP://[fd00::1]/x", "fd00::1", 80),
+    ],
 )
 def test_where_a_plain_request_goes(target: str, host: str, port: int) -> None:
     request = head(f"GET {target} HTTP/1.1")

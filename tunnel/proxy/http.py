@@ -22,7 +22,7 @@ from tunnel.proxy.clients import Clients, connect
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.dialer import Dialer, Streams
 from tunnel.proxy.httphead import BadHead, Request, may_begin, read_answer, read_request
-from tunnel.proxy.relay import CHUNK
+from tunnel.proxy.relay import CHUNK, reset
 from tunnel.proxy.splice import splice
 
 #: Seconds that a client has to send its request's head.
@@ -111,13 +111,19 @@ async def _exchange(request: Request, client: Streams, far: Streams) -> None:
         try:
             head = await _answer_head(client[1], far[0], sending)
         except (BadHead, OSError, EOFError) as error:
-            status = str(error) if isinstance(error, BadHead) else "502 Bad Gateway"
-            await _refuse(*client, status)
+            if isinstance(error, BadHead):
+                await _refuse(*client, str(error), error.why)
+            else:
+                await _refuse(*client, "502 Bad Gateway", f"{request.to} ended without an answer")
             return
         client[1].write(head)
-        while data := await far[0].read(CHUNK):
-            client[1].write(data)
-            await client[1].drain()
+        try:
+            while data := await far[0].read(CHUNK):
+                client[1].write(data)
+                await client[1].drain()
+        except OSError:
+            reset(client[1].transport)  # its end would look like that of the answer
+            raise
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

@@ -27,6 +27,7 @@ _ONE_HOP: Final = frozenset((
 ))  # fmt: skip
 _FRAMING: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
 _WANTED: Final = "this is a proxy: ask for http://HOST/ as a whole, or to CONNECT HOST:PORT"
+_NO_HTTP: Final = "the server's answer is not the HTTP that could be passed on"
 _CLOSE: Final = b"Connection: close\r\n\r\n"
 LENGTH_DIGITS: Final = 18
 
@@ -97,11 +98,11 @@ def read_answer(lines: Sequence[bytes]) -> tuple[int, bytes]:
     """
     found = _STATUS.fullmatch(lines[0])
     if found is None:
-        raise BadHead("502 Bad Gateway")
+        raise BadHead("502 Bad Gateway", _NO_HTTP)
     try:
         kept = passed_on(_fields(lines[1:]))
     except BadHead:
-        raise BadHead("502 Bad Gateway") from None
+        raise BadHead("502 Bad Gateway", _NO_HTTP) from None
     status = int(found[1])
     interim = status < 200
     head = lines[0] + b"\r\n" + _written(kept)
