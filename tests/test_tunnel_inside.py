@@ -287,7 +287,8 @@ def test_the_end_of_the_tunnel_is_told_at_once(run: Runner) -> None:
     run(work())
 
 
-def test_a_peer_that_forgot_the_connection_is_told_at_a_move(run: Runner) -> None:
+@pytest.mark.parametrize("what", ["a move", "its return"])
+def test_a_peer_that_forgot_the_connection_is_told_at(run: Runner, what: str) -> None:
     async def work() -> None:
         async with world() as w:
             server = await w.far.start_server(digest)
@@ -297,7 +298,10 @@ def test_a_peer_that_forgot_the_connection_is_told_at_a_move(run: Runner) -> Non
             for lost in list(table.sockets.values()):
                 table.timers.set(lost, None)
             table.sockets.clear()  # it lost its memory
-            w.near_machine.fake_monitor.change(replace(ON_LO, reason="moved"))
+            if what == "a move":
+                w.near_machine.fake_monitor.change(replace(ON_LO, reason="moved"))
+            else:
+                w.near.peer_returned()
             with pytest.raises(ConnectionResetError):
                 await reader.read()
 

@@ -336,3 +336,30 @@ def test_a_wall_clock_that_steps_back_does_not_lock_out():
         world.run(1)
     assert b.device.counts["handshake_replayed"] == 0
     assert len(a.sent(1)) >= 3
+
+
+def test_a_peer_that_answers_after_a_silence_has_returned() -> None:
+    world, a, b = ready()
+    for _ in range(130):  # renewed on the way, as always
+        a.send(b)
+        b.send(a)
+        world.run(1)
+    assert len(a.sent(1)) == 2
+    assert not a.device.returned
+    b.device.erase_keys(world.clock.now)  # it started anew, and says nothing
+    a.send(b)
+    world.run(8)
+    assert not a.device.returned
+    world.run(9)
+    assert a.device.returned
+    assert not b.device.returned
+
+
+def test_a_peer_that_comes_back_by_itself_has_returned() -> None:
+    world, a, b = ready()
+    b.device.erase_keys(world.clock.now)
+    a.send(b)
+    world.run(6)
+    b.send(a)
+    world.run(1)
+    assert a.device.returned

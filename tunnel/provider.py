@@ -116,6 +116,12 @@ class ProviderContext(Protocol):
         Another permitted path, if there is one, is then proven and moved to.
         """
 
+    def peer_returned(self) -> None:
+        """Report that the far end answers again after some seconds of silence.
+
+        Connections of the userspace stack then go on at once, not at their next timer.
+        """
+
     def cancel(self, error: BaseException, reason: StopReason = StopReason.PROVIDER_FAILED) -> None:
         """Stop the tunnel because of an error that the provider cannot mend.
 

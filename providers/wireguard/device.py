@@ -48,7 +48,7 @@ from providers.wireguard.peer import Peer, Phase
 from providers.wireguard.peertable import PeerTable
 from providers.wireguard.schedule import Schedule
 from providers.wireguard.snapshot import check_change, endpoint_of, peer_snapshot
-from providers.wireguard.timers import Action, decide
+from providers.wireguard.timers import SILENCE_TIME, Action, decide
 from tunnel import EngineError, EventKind, Secret
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Device:
         self.peers = PeerTable(engine)
         self.counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
         self.was_up = False  # with any peer, since the start
+        self.returned = False  # a peer after a silence; whoever acts on it resets this
         self._wall = wall
         self._draw_jitter = draw_jitter
         self._own_macs: Macs | None = None
@@ -191,7 +192,7 @@ class Device:
         index = self._indices.take(peer)
         self._indices.keep(index, now)
         response, keys = create_response(consumed, index)
-        self._arrived(peer, size, source)
+        self._arrived(peer, size, source, now)
         # Installed before the response leaves: the peer's first packet may follow it at once.
         if self._install(peer, keys, now):
             self._send(peer, response.pack(), now, source)
@@ -206,7 +207,7 @@ class Device:
         sent = peer.handshake.outstanding.sent
         keys = consume_response(identity, peer.handshake, message)
         self._indices.keep(message.receiver, now)
-        self._arrived(peer, size, source)
+        self._arrived(peer, size, source, now)
         if self._install(peer, keys, now):
             peer.rtt = now - sent
             self._complete(peer, now)
@@ -284,8 +285,10 @@ class Device:
         peer.timers.derived(now)
         return True
 
-    def _arrived(self, peer: Peer, size: int, source: Endpoint) -> None:
+    def _arrived(self, peer: Peer, size: int, source: Endpoint, now: int) -> None:
         """Account for an authenticated handshake message, and follow the peer to its address."""
+        since = self.engine.peer_info(peer.id).unanswered_since or peer.silent_since
+        peer.awaited = since is not None and now - since >= SILENCE_TIME
         self.engine.touch(peer.id, size)
         self.moves.arrived(peer, source)
 
@@ -293,6 +296,7 @@ class Device:
         self._forget(peer)
         peer.timers.completed()
         peer.silent_since = None
+        self.returned = self.returned or peer.awaited
         peer.handshake_at = now
         peer.handshake_wall = self._wall()
         self.was_up = True

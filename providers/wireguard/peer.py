@@ -35,6 +35,7 @@ class Peer:
 
     __slots__ = (
         "allowed_ips",
+        "awaited",
         "handshake",
         "handshake_at",
         "handshake_wall",
@@ -65,6 +66,7 @@ class Peer:
         self.handshake_at: int | None = None  # on the engine's clock
         self.handshake_wall = 0
         self.silent_since: int | None = None  # first initiation that nothing answered
+        self.awaited = False  # its newest handshake message came after a silence
         self.sendable = True  # whether the newest message could be sent
         self.note = ""  # why there is no endpoint, from whoever looks names up
 

@@ -240,6 +240,9 @@ class WireGuardProvider(PacketTunnelProvider):
         if self.device.moves.suspect:
             self.device.moves.suspect = False
             self.context.path_silent()
+        if self.device.returned:
+            self.device.returned = False
+            self.context.peer_returned()
         self._open_paths.look()
         self.context.status_changed(*tunnel_status(self.device, self._trouble, self.context.path))
 

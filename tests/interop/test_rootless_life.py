@@ -112,6 +112,8 @@ def test_a_restart_of_a_far_end_that_says_nothing(world: World, echoing: int) ->
         world.restart_far()
         one.settimeout(60)
         assert speak(one, b"after") == b"after"
+        (shaken,) = world.daemon.wg("show {interface} latest-handshakes").split()[1:]
+        assert time.time() - int(shaken) < 4  # the connection's own timer would take 10 s more
 
 
 def test_a_move_to_another_interface_and_back(world: World, echoing: int) -> None:

@@ -190,3 +190,25 @@ def test_arbitrary_settings_on_arbitrary_paths() -> None:
             "tick": random.choice((0, MS)),
         }
         exchange(seed, size=random.randrange(8_000), settings=(arbitrary(), arbitrary()), path=path)
+
+
+def test_a_connection_that_backed_off_goes_on_when_it_is_nudged() -> None:
+    """The path carries again: without a word of it the next try would be seconds away."""
+    waits = []
+    for nudged in (False, True):
+        data = bytes(2_000_000)
+        world = World(1, a=Application(data), path={"rate": 20 * MBIT, "delay": 10 * MS})
+        world.run(0.3)
+        world.paths[0].loss = 1.0
+        world.run(17.7)
+        world.now = world.paths[0]._free_at = START + 18 * SECOND
+        world.paths[0].loss = 0.0
+        if nudged:
+            world.connections[0].nudge(world.now)
+            world._pump(0)
+        while world.applications[1].count < len(data) and world.step():
+            pass
+        assert world.applications[1].received == data
+        waits.append(world.now - START - 18 * SECOND)
+    assert waits[0] > 5 * SECOND
+    assert waits[1] < 3 * SECOND

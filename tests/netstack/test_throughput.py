@@ -37,6 +37,15 @@ def test_a_shallow_queue_is_neither_wasted_nor_kept_full() -> None:
     assert world.connections[0].sender.recovery.trip.smoothed <= 55 * MS
 
 
+def test_startup_does_not_send_a_window_at_once() -> None:
+    """Its first rate is of the handshake's round trip: ten segments in 50 ms, times 2.77."""
+    _, world = throughput(0.1, rate=100 * MBIT, queue=125_000, delay=25 * MS)
+    control = world.connections[0].sender.recovery.control
+    assert control.pacing_rate is not None
+    assert control.pacing_rate <= 2.77 * 10 * 1360 / 0.05
+    assert world.paths[0].queued <= 5_000
+
+
 @pytest.mark.parametrize("congestion", ["bbr", "cubic", "newreno"])
 def test_a_clean_path_is_filled(congestion: str) -> None:
     reached, _ = throughput(4, congestion=congestion, rate=20 * MBIT, queue=125_000,

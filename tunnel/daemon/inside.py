@@ -99,8 +99,12 @@ class InTunnel:
         """Let connections show themselves at once after a move, instead of at their next timer."""
         if path != self._net_path:
             self._net_path = path
-            if self._net is not None and not self._net.closed:
-                self._net.nudge()
+            self.peer_returned()
+
+    def peer_returned(self) -> None:
+        """Let connections show themselves now: the far end can be reached, perhaps again."""
+        if self._net is not None and not self._net.closed:
+            self._net.nudge()
 
     def _net_reloaded(self, config: Config) -> None:
         """Go over to another configuration's addresses and servers."""

@@ -115,7 +115,9 @@ class TcpLayer(TcpListening):
         """
         sender = socket.connection.sender
         buffer = sender.buffer
-        wanted = min(2 * sender.recovery.control.window, socket.connection.settings.send_buffer)
+        recovery = sender.recovery  # what was selected is held only until the holes are filled
+        wanted = 2 * recovery.control.window + recovery.flight.sacked
+        wanted = min(wanted, socket.connection.settings.send_buffer)
         if wanted > buffer.limit:
             buffer.limit += socket.memory.take(wanted - buffer.limit)
 

@@ -30,7 +30,6 @@ from tunnel.netstack.congestion.bbrmodel import (
     PROBE_RTT_CWND_GAIN,
     PROBE_RTT_DURATION,
     PROBE_RTT_INTERVAL,
-    RENO_ROUNDS,
     SECOND,
     STARTUP_LOSS_EVENTS,
     STARTUP_PACING_GAIN,
@@ -102,6 +101,11 @@ class BBR(PathModel):
         """Update the model and the state, then rate and window (section 4.2.3)."""
         if not self._probe_rtt_stamp:
             self._probe_rtt_stamp = self._min_rtt_stamp = sample.now
+            if sample.smoothed_rtt:
+                # So far the rate was a guess at a round trip of 1 ms. Startup never slows down, so
+                # each window would leave as one burst, which a shallow queue does not take.
+                initial = INITIAL_SEGMENTS * self.segment_size * SECOND // sample.smoothed_rtt
+                self.pacing_rate = int(STARTUP_PACING_GAIN * initial)
         if self._quiet_from <= sample.prior_delivered <= self._quiet_until:
             sample.app_limited = True  # sent in PROBE_RTT: we held back, not the path
         self._update_model(sample)
@@ -122,7 +126,7 @@ class BBR(PathModel):
         if self._loss_round_start:
             self._bw_latest = sample.delivery_rate
             self._inflight_latest = sample.delivered - sample.prior_delivered
-        self._set_pacing_rate(self._gain, sample)
+        self._set_pacing_rate(self._gain)
         self._set_window(sample)
 
     def on_congestion(self, now: int, in_flight: int, next_sequence: int) -> None:
@@ -218,7 +222,7 @@ class BBR(PathModel):
         if not waited:
             if not self._round_start:  # rounds count only as they begin
                 return False
-            rounds = min(min(self._bdp(1.0), self.window) // self.segment_size, RENO_ROUNDS)
+            rounds = self._rounds_between_probes()
             if self._max_bw.value >= PROBE_AGAIN_GROWTH * self._bw_before:
                 rounds = min(rounds, PROBE_AGAIN_ROUNDS)
             if self._rounds_since_probe < rounds:
@@ -364,12 +368,7 @@ class BBR(PathModel):
 
     # ---- what the connection is told ----
 
-    def _set_pacing_rate(self, gain: float, sample: AckSample | None = None) -> None:
-        if not self._max_bw.value:
-            if sample is not None and sample.smoothed_rtt:
-                initial = INITIAL_SEGMENTS * self.segment_size * SECOND // sample.smoothed_rtt
-                self.pacing_rate = int(STARTUP_PACING_GAIN * initial)
-            return
+    def _set_pacing_rate(self, gain: float) -> None:
         rate = int(gain * self.bandwidth * PACING_MARGIN)
         if self.full_bw_reached or rate > self.pacing_rate:
             self.pacing_rate = max(rate, self.segment_size)

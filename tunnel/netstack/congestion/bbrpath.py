@@ -20,7 +20,10 @@ from tunnel.netstack.congestion.bbrmodel import (
     MIN_PIPE_SEGMENTS,
     PACING_GAIN,
     PACING_MARGIN,
+    PROBE_LEAST_ROUNDS,
+    PROBE_SHARE,
     PROBING,
+    RENO_ROUNDS,
     SECOND,
     STARTUP_PACING_GAIN,
     State,
@@ -139,6 +142,10 @@ class PathModel:
         shown = int(self._bw_latest / (self._gain_in_round * PACING_MARGIN))
         self._bw_short = max(min(shown, self._bw_short), int(BETA * self._bw_short))
         self._inflight_short = max(self._inflight_latest, int(BETA * self._inflight_short))
+
+    def _rounds_between_probes(self) -> int:
+        segments = min(self._bdp(1.0), self.window) // self.segment_size
+        return min(segments, max(segments // PROBE_SHARE, PROBE_LEAST_ROUNDS), RENO_ROUNDS)
 
     def _start_round(self, delivered: int) -> None:
         self._next_round = delivered
