@@ -272,7 +272,6 @@ def head(text: str) -> Request:
     [
         ("http://a", "a", 80),
         ("http://a:81/", "a", 81),
-        ("http://a:/", "a", 80),
         ("HTTP://[fd00::1]/x", "fd00::1", 80),
     ],
 )
