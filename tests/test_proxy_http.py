@@ -203,6 +203,7 @@ def test_what_cannot_be_served(
             answer = await ask(made, head.format(free=free_port()))
             assert answer.split()[1] == status
             assert b"Connection: close" in answer
+            assert (b"dead.test:80: no answer within 0.2 s\n" in answer) == (status == b"504")
 
     run(work())
 

@@ -149,13 +149,13 @@ def test_local_ports_and_addresses(run: Runner) -> None:
             await bob.start_server(lambda r, w: None, None, 80)
             _, writer = await alice.open_connection(BOB[1], 80, local_addr=(ALICE[1], 4000))
             assert writer.get_extra_info("sockname")[:2] == (ALICE[1], 4000)
-            with pytest.raises(OSError, match="in use"):
+            with pytest.raises(OSError, match=r"TCP port \d+ of the tunnel: .* in use"):
                 await alice.open_connection(BOB[1], 80, local_addr=(ALICE[1], 4000))
             with pytest.raises(OSError, match="assign"):
                 await alice.open_connection(BOB[0], 80, local_addr=("10.7.0.50", 0))
             with pytest.raises(ValueError, match="not an address"):
                 await alice.open_connection(BOB[0], 80, local_addr=("me", 0))
-            with pytest.raises(OSError, match="in use"):
+            with pytest.raises(OSError, match=r"TCP port \d+ of the tunnel: .* in use"):
                 await bob.start_server(lambda r, w: None, BOB[0], 80)
             with pytest.raises(ValueError, match="out of range"):
                 await alice.open_connection(BOB[0], 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,8 @@ def _why(error: OSError) -> str:
         errno.EADDRINUSE: "; choose another port, or end the program that has it",
         errno.EACCES: "; choose a port from 1024 up, or run it as root",
     }
+    if isinstance(error, socket.gaierror):
+        return f"{error.strerror}; give an address of this machine"
     words = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
     return words + mend.get(error.errno or 0, "")
 

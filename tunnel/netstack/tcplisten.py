@@ -32,7 +32,8 @@ class TcpListening(TcpTable):
             for where, there in self._listeners
         )
         if taken or any(s.local_port == port and s.listener is None for s in self.sockets.values()):
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            words = f"TCP port {port} of the tunnel: {os.strerror(errno.EADDRINUSE)}"
+            raise OSError(errno.EADDRINUSE, words)
         listener = Listener(self, address, port, backlog, settings or self.settings)
         self._listeners[address, port] = listener
         return listener

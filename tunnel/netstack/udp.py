@@ -86,7 +86,8 @@ class UdpLayer:
                 raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
             port = found
         elif self._taken(address, port, remote):
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            words = f"UDP port {port} of the tunnel: {os.strerror(errno.EADDRINUSE)}"
+            raise OSError(errno.EADDRINUSE, words)
         socket = UdpSocket(self, address, port, remote)
         self._bound[address, port, remote] = socket
         self._users[port] = self._users.get(port, 0) + 1

@@ -138,8 +138,12 @@ async def dial(network: Dialer, far: End, host: str, port: int) -> None:
 
 async def _within(connecting: Awaitable[Any]) -> Any:
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(CONNECT_SECONDS) as bound:
             return await connecting
+    except TimeoutError as error:
+        if bound.expired():
+            raise TimeoutError(f"no answer within {CONNECT_SECONDS:g} s") from error
+        raise
     except TunnelError as error:
         raise OSError(errno.ENETDOWN, str(error)) from error
     except ValueError as error:  # port 0, or a name that IDNA does not know

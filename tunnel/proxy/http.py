@@ -75,7 +75,7 @@ class HttpProxy:
             self._log.debug("HTTP proxy: no connection: %s", error)
             late = isinstance(error, TimeoutError)
             status = "504 Gateway Timeout" if late else "502 Bad Gateway"
-            why = f"no connection to {request.to}: {error.strerror or error or 'no answer'}"
+            why = f"no connection to {request.to}: {error.strerror or error}"
             await _refuse(reader, writer, status, why)
             return
         if request.method == "CONNECT":
