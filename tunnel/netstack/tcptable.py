@@ -81,7 +81,8 @@ class TcpTable:
             port = self._numbers.port(ends + there, free)
             code = errno.EADDRNOTAVAIL
         if port is None:
-            raise OSError(code, os.strerror(code))
+            named = f"TCP port {local_port} of the tunnel: " if local_port else ""
+            raise OSError(code, named + os.strerror(code))
         socket = self._make(route, port, remote_port, settings or self.settings, now)
         socket.connection.connect(now)
         self.touch(socket)
