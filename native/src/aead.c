@@ -2,8 +2,8 @@
  *
  * libcrypto has one cipher context each way a thread, keyed and given its nonce anew for every
  * packet. A key costs ChaCha20 nothing but a copy, so contexts need not belong to sessions. A
- * packet or two by themselves go through it in any case: the vector code works on many at once, or
- * wastes its width. */
+ * packet or two by themselves go through it in any case, unless they are short (lone.h): the vector
+ * code works on many at once, or wastes its width. */
 #include "aead.h"
 
 #include <errno.h>
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "aead_kernel.h"
+#include "lone.h"
 
 struct tc_aead {
     const tc_aead_kernel *kernel; /* or NULL */
@@ -105,14 +106,22 @@ static size_t batched(const tc_aead *aead, size_t count) {
     return last < aead->kernel->least ? count - last : count;
 }
 
+/* Whether a packet by itself is for lone.h, where code of our own is wanted at all. */
+static bool is_short(const tc_aead *aead, const tc_aead_job *job, uint32_t overhead) {
+    return TC_LONE_USABLE && aead->kernel && job->length <= TC_LONE_BYTES + overhead;
+}
+
 int tc_aead_seal(tc_aead *aead, tc_aead_job *jobs, size_t count) {
     const uint8_t *keyed = NULL;
     size_t i = batched(aead, count);
     if (i)
         tc_batch_seal(aead->kernel, jobs, i);
-    for (; i < count; i++)
-        if (!seal_one(aead->seal, &keyed, &jobs[i]))
+    for (; i < count; i++) {
+        if (is_short(aead, &jobs[i], 0))
+            tc_lone_seal(&jobs[i]);
+        else if (!seal_one(aead->seal, &keyed, &jobs[i]))
             return -EIO;
+    }
     return 0;
 }
 
@@ -122,7 +131,10 @@ size_t tc_aead_open(tc_aead *aead, tc_aead_job *jobs, size_t count) {
     if (i)
         right = tc_batch_open(aead->kernel, jobs, i);
     for (; i < count; i++) {
-        jobs[i].ok = open_one(aead->open, &keyed, &jobs[i]);
+        if (is_short(aead, &jobs[i], TC_TAG_BYTES))
+            jobs[i].ok = tc_lone_open(&jobs[i]);
+        else
+            jobs[i].ok = open_one(aead->open, &keyed, &jobs[i]);
         right += jobs[i].ok;
     }
     return right;

@@ -248,6 +248,21 @@ void tc_receiver_datagram(tc_receiver *receiver, uint8_t *data, uint32_t length,
     flush(receiver);
 }
 
+static void make_slots(tc_receiver *receiver, uint32_t stride) {
+    uint32_t slots = TC_RECEIVE_BYTES / stride;
+    receiver->slots = slots < TC_RECEIVE_SLOTS ? slots : TC_RECEIVE_SLOTS;
+    receiver->stride = stride;
+    for (uint32_t i = 0; i < receiver->slots; i++) {
+        receiver->parts[i] =
+            (struct iovec){.iov_base = receiver->buffer + (size_t)i * stride, .iov_len = stride};
+        receiver->headers[i].msg_hdr = (struct msghdr){.msg_name = &receiver->names[i],
+                                                       .msg_iov = &receiver->parts[i],
+                                                       .msg_iovlen = 1,
+                                                       .msg_control = receiver->control[i]};
+    }
+    receiver->spent = receiver->slots;
+}
+
 static uint32_t prepare(tc_receiver *receiver) {
     uint32_t stride = TC_RECEIVE_GRO_STRIDE;
     if (receiver->engine->options.flags & TC_NO_UDP_GRO) {
@@ -256,20 +271,15 @@ static uint32_t prepare(tc_receiver *receiver) {
                  : mtu < TC_RECEIVE_GRO_STRIDE ? mtu
                                                : TC_RECEIVE_GRO_STRIDE;
     }
-    uint32_t slots = TC_RECEIVE_BYTES / stride;
-    if (slots > TC_RECEIVE_SLOTS)
-        slots = TC_RECEIVE_SLOTS;
-    for (uint32_t i = 0; i < slots; i++) {
-        receiver->parts[i] =
-            (struct iovec){.iov_base = receiver->buffer + (size_t)i * stride, .iov_len = stride};
-        receiver->headers[i].msg_hdr = (struct msghdr){.msg_name = &receiver->names[i],
-                                                       .msg_namelen = sizeof receiver->names[i],
-                                                       .msg_iov = &receiver->parts[i],
-                                                       .msg_iovlen = 1,
-                                                       .msg_control = receiver->control[i],
-                                                       .msg_controllen = TC_ARRIVAL_CONTROL};
+    if (stride != receiver->stride)
+        make_slots(receiver, stride);
+    for (uint32_t i = 0; i < receiver->spent; i++) {
+        struct msghdr *header = &receiver->headers[i].msg_hdr;
+        header->msg_namelen = sizeof receiver->names[i];
+        header->msg_controllen = TC_ARRIVAL_CONTROL;
     }
-    return slots;
+    receiver->spent = 0;
+    return receiver->slots;
 }
 
 void tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, tc_gather *gather) {
@@ -285,6 +295,7 @@ void tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, tc_gather *g
         }
         return;
     }
+    receiver->spent = (uint32_t)got;
     gather->packets += (uint32_t)got;
     gather->more |= (uint32_t)got == slots;
     for (uint32_t i = 0; i < (uint32_t)got; i++) {

@@ -47,6 +47,9 @@ typedef struct {
      * may take the exclusive lock. */
     uint32_t confirms;
     uint32_t confirmed[TC_RECEIVE_CONFIRMS];
+    uint32_t stride; /* of the slots below, which are made once for each */
+    uint32_t slots;
+    uint32_t spent; /* of them, by the call before: they need their lengths again */
     struct mmsghdr headers[TC_RECEIVE_SLOTS];
     struct iovec parts[TC_RECEIVE_SLOTS];
     struct sockaddr_in6 names[TC_RECEIVE_SLOTS];
