@@ -9,12 +9,16 @@
 #ifndef TC_URGENCY_H
 #define TC_URGENCY_H
 
+#include <sched.h>
+
 #include "core.h"
 
 typedef struct tc_urgency {
     bool permitted;
     bool real_time;  /* now */
     uint64_t rested; /* nanoseconds: when it last waited for work */
+    bool kept;       /* to one processor; */
+    cpu_set_t free;  /* before, to all of these */
 } tc_urgency;
 
 /* Of the calling thread, which the others are about too. */
@@ -23,5 +27,7 @@ void tc_urgency_begin(tc_urgency *urgency, bool wanted, uint64_t now);
 void tc_urgency_rest(tc_urgency *urgency, uint64_t now);
 /* It goes on without a pause. */
 void tc_urgency_go_on(tc_urgency *urgency, uint64_t now);
+/* It keeps to a processor from now on, if it may run there at all; with -1 it is free again. */
+void tc_urgency_keep_to(tc_urgency *urgency, int processor);
 
 #endif

@@ -40,6 +40,10 @@ int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
     worker->index = index;
     worker->link.fd = -1;
     tc_gather_init(&worker->gather);
+    worker->place.processor = -1;
+    /* With several workers the kernel, not the sender's processor, says whose a packet is. */
+    if (engine->options.flags & TC_REAL_TIME && engine->options.workers == 1)
+        tc_waker_init(&worker->waker);
     for (int path = 0; path < TC_MAX_PATHS; path++)
         worker->outers[path] = (tc_outer){-1, -1};
     worker->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -69,6 +73,7 @@ void tc_worker_free(tc_worker *worker) {
         close(worker->epoll);
     if (worker->wake >= 0)
         close(worker->wake);
+    tc_waker_free(&worker->waker);
 }
 
 /* ---- the loop ---- */
@@ -142,6 +147,7 @@ static int next_events(tc_worker *worker, struct epoll_event *ready) {
         tc_urgency_rest(&worker->urgency, now);
     }
     int count = epoll_wait(worker->epoll, ready, SLOTS, 0);
+    worker->waited = !count;
     if (count) {
         tc_urgency_go_on(&worker->urgency, now);
     } else {
@@ -152,6 +158,33 @@ static int next_events(tc_worker *worker, struct epoll_event *ready) {
     }
     tc_gather_begin(gather, now);
     return count;
+}
+
+/* Watches who sends to the sockets, or no longer. Under the lock, for they change. */
+static void watch_outers(tc_worker *worker, bool on) {
+    for (uint32_t path = 0; path < TC_MAX_PATHS; path++) {
+        tc_waker_watch_outer(&worker->waker, worker->outers[path].fd4, on);
+        tc_waker_watch_outer(&worker->waker, worker->outers[path].fd6, on);
+    }
+    worker->watched = worker->attached;
+}
+
+/* The round is over: takes note of it. Under the lock. Answers whether place changes. */
+static bool note_place(tc_worker *worker, uint32_t slot) {
+    if (!worker->waker.notes || !worker->urgency.permitted)
+        return false;
+    tc_waker_kind kind = slot >= SLOT_OUTER ? TC_FROM_OUTER : TC_FROM_LINK;
+    tc_place_state before = worker->place.state;
+    bool changes = tc_place_note(
+        &worker->place, &(tc_place_round){.waited = worker->waited,
+                                          .packets = worker->gather.packets,
+                                          .bytes = worker->gather.bytes,
+                                          .kind = kind,
+                                          .processor = tc_waker_last(&worker->waker, kind)});
+    bool busy = worker->place.state == TC_PLACE_BUSY, was_busy = before == TC_PLACE_BUSY;
+    if (busy != was_busy || (!busy && worker->watched != worker->attached))
+        watch_outers(worker, !busy);
+    return changes;
 }
 
 static void *run(void *argument) {
@@ -181,10 +214,14 @@ static void *run(void *argument) {
         }
         bool link_behind = tc_coalescer_retry(&worker->receiver.coalescer);
         worker->behind = tc_coalescer_retry(&worker->receiver.port) || link_behind;
+        bool moves = count && note_place(worker, ready[0].data.u32);
         int fd = worker->link.fd, port = engine->port.fd;
         if (!dead)
             dead = worker->receiver.coalescer.dead;
         tc_unlock(engine);
+        if (moves)
+            tc_urgency_keep_to(&worker->urgency,
+                               worker->place.state == TC_PLACE_KEPT ? worker->place.processor : -1);
         if (!dead && !gone && !worker->receiver.confirms)
             continue;
         tc_lock_exclusive(engine);
@@ -267,6 +304,7 @@ int tc_link_attach(tc_engine *engine, uint32_t index, int fd, uint32_t flags, ui
     error = watch(worker, fd, SLOT_LINK);
     if (!error) {
         worker->link = (tc_link){.fd = fd, .flags = flags};
+        tc_waker_watch_link(&worker->waker, fd);
         engine->mtu = mtu;
     }
     tc_unlock(engine);
@@ -342,6 +380,7 @@ int tc_outer_attach(tc_engine *engine, uint32_t index, uint32_t path, int fd4, i
         unwatch(worker, fd6);
     } else {
         worker->outers[path] = (tc_outer){fd4, fd6};
+        worker->attached++;
     }
     tc_unlock(engine);
     return error;

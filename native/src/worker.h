@@ -11,9 +11,11 @@
 #include "icmp.h"
 #include "link.h"
 #include "outer.h"
+#include "place.h"
 #include "receive.h"
 #include "send.h"
 #include "urgency.h"
+#include "waker.h"
 
 struct tc_engine;
 
@@ -26,12 +28,17 @@ typedef struct tc_worker {
     /* Descriptors change under the exclusive lock. */
     tc_link link;
     tc_outer outers[TC_MAX_PATHS];
+    uint32_t attached; /* times that outers were */
+    tc_waker waker;
     tc_counters counters;
     tc_icmp_limit icmp;
     /* The thread's own. */
     tc_urgency urgency;
     tc_gather gather;
-    bool behind; /* a full link has left something waiting */
+    bool waited; /* for the round that is going on */
+    tc_place place;
+    uint32_t watched; /* `attached` when the sockets were last watched for place's sake */
+    bool behind;      /* a full link has left something waiting */
     tc_sender sender;
     tc_receiver receiver;
     uint8_t *input; /* TC_LINK_READ_BYTES */
