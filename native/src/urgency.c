@@ -11,9 +11,8 @@ static bool become(int policy, int priority) {
 }
 
 void tc_urgency_begin(tc_urgency *urgency, bool wanted, uint64_t now) {
-    urgency->permitted = wanted && become(SCHED_RR, sched_get_priority_min(SCHED_RR));
-    urgency->real_time = urgency->permitted;
-    urgency->rested = now;
+    bool permitted = wanted && become(SCHED_RR, sched_get_priority_min(SCHED_RR));
+    *urgency = (tc_urgency){.permitted = permitted, .real_time = permitted, .rested = now};
 }
 
 void tc_urgency_rest(tc_urgency *urgency, uint64_t now) {

@@ -88,7 +88,7 @@ void tc_waker_watch_link(const tc_waker *waker, int fd) {
 }
 
 void tc_waker_watch_outer(const tc_waker *waker, int fd, bool on) {
-    if (!waker->notes || waker->programs[TC_FROM_OUTER] < 0)
+    if (fd < 0 || !waker->notes || waker->programs[TC_FROM_OUTER] < 0)
         return;
     (void)setsockopt(fd, SOL_SOCKET, on ? SO_ATTACH_BPF : SO_DETACH_BPF,
                      &waker->programs[TC_FROM_OUTER], sizeof(int));

@@ -1,8 +1,7 @@
-/* The worker's loop, and attaching descriptors to it. */
+/* The worker's loop. */
 #include "worker.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,15 +13,6 @@
 
 #include "engine.h"
 
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
-
-/* What an epoll event is about. The descriptor itself is looked up under the lock. */
-enum { SLOT_WAKE = 0, SLOT_LINK = 1, SLOT_PORT = 2 };
-enum { SLOT_OUTER = 3 /* + 2 * path + (IPv6 ? 1 : 0) */ };
-enum { SLOTS = SLOT_OUTER + 2 * TC_MAX_PATHS };
-
 /* A batch of the link ends at this many bytes or packets: enough to fill the calls below, little
  * enough to stay in the caches and to let the other direction in. */
 enum { BATCH_BYTES = 64 * 1024, BATCH_PACKETS = 64 };
@@ -30,20 +20,11 @@ enum { BATCH_BYTES = 64 * 1024, BATCH_PACKETS = 64 };
 /* Milliseconds after which a full link is tried again where nothing else happens. */
 enum { RETRY = 1 };
 
-static int watch(tc_worker *worker, int fd, uint32_t slot) {
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = slot};
-    return epoll_ctl(worker->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
-}
-
 int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
     worker->engine = engine;
     worker->index = index;
     worker->link.fd = -1;
     tc_gather_init(&worker->gather);
-    worker->place.processor = -1;
-    /* With several workers the kernel, not the sender's processor, says whose a packet is. */
-    if (engine->options.flags & TC_REAL_TIME && engine->options.workers == 1)
-        tc_waker_init(&worker->waker);
     for (int path = 0; path < TC_MAX_PATHS; path++)
         worker->outers[path] = (tc_outer){-1, -1};
     worker->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -53,7 +34,7 @@ int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
     worker->input = aligned_alloc(64, (TC_LINK_READ_BYTES + 63) & ~63u);
     if (!worker->input)
         return -ENOMEM;
-    int error = watch(worker, worker->wake, SLOT_WAKE);
+    int error = tc_worker_watch(worker, worker->wake, TC_SLOT_WAKE);
     if (!error)
         error = tc_sender_init(&worker->sender, engine, worker->outers, &worker->counters);
     if (!error)
@@ -117,9 +98,9 @@ static int serve_link(tc_worker *worker, const tc_link *link) {
 }
 
 static void serve_outer(tc_worker *worker, uint32_t slot) {
-    uint32_t path = (slot - SLOT_OUTER) / 2;
+    uint32_t path = (slot - TC_SLOT_OUTER) / 2;
     const tc_outer *outer = &worker->outers[path];
-    int fd = (slot - SLOT_OUTER) % 2 ? outer->fd6 : outer->fd4;
+    int fd = (slot - TC_SLOT_OUTER) % 2 ? outer->fd6 : outer->fd4;
     if (fd >= 0)
         tc_receiver_batch(&worker->receiver, fd, (uint8_t)path, &worker->gather);
 }
@@ -146,18 +127,28 @@ static int next_events(tc_worker *worker, struct epoll_event *ready) {
         now = tc_engine_now(worker->engine);
         tc_urgency_rest(&worker->urgency, now);
     }
-    int count = epoll_wait(worker->epoll, ready, SLOTS, 0);
+    int count = epoll_wait(worker->epoll, ready, TC_SLOTS, 0);
     worker->waited = !count;
     if (count) {
         tc_urgency_go_on(&worker->urgency, now);
     } else {
         tc_gather_in_vain(gather);
-        count = epoll_wait(worker->epoll, ready, SLOTS, worker->behind ? RETRY : -1);
+        count = epoll_wait(worker->epoll, ready, TC_SLOTS, worker->behind ? RETRY : -1);
         now = tc_engine_now(worker->engine);
         tc_urgency_rest(&worker->urgency, now);
     }
     tc_gather_begin(gather, now);
     return count;
+}
+
+/* For real-time threads only, since the kernel places all others; and where there is one worker:
+ * with several a device or a port is not one worker's. */
+static void look_for_wakers(tc_worker *worker) {
+    tc_lock_exclusive(worker->engine);
+    if (!worker->waker.notes)
+        tc_waker_init(&worker->waker);
+    tc_waker_watch_link(&worker->waker, worker->link.fd);
+    tc_unlock(worker->engine);
 }
 
 /* Watches who sends to the sockets, or no longer. Under the lock, for they change. */
@@ -171,9 +162,9 @@ static void watch_outers(tc_worker *worker, bool on) {
 
 /* The round is over: takes note of it. Under the lock. Answers whether place changes. */
 static bool note_place(tc_worker *worker, uint32_t slot) {
-    if (!worker->waker.notes || !worker->urgency.permitted)
+    if (!worker->waker.notes)
         return false;
-    tc_waker_kind kind = slot >= SLOT_OUTER ? TC_FROM_OUTER : TC_FROM_LINK;
+    tc_waker_kind kind = slot >= TC_SLOT_OUTER ? TC_FROM_OUTER : TC_FROM_LINK;
     tc_place_state before = worker->place.state;
     bool changes = tc_place_note(
         &worker->place, &(tc_place_round){.waited = worker->waited,
@@ -190,10 +181,13 @@ static bool note_place(tc_worker *worker, uint32_t slot) {
 static void *run(void *argument) {
     tc_worker *worker = argument;
     tc_engine *engine = worker->engine;
-    struct epoll_event ready[SLOTS];
+    struct epoll_event ready[TC_SLOTS];
     (void)prctl(PR_SET_TIMERSLACK, 1UL); /* or a pause to gather would be twice as long */
     bool real_time = engine->options.flags & TC_REAL_TIME;
     tc_urgency_begin(&worker->urgency, real_time, tc_engine_now(engine));
+    worker->place = (tc_place){.processor = -1};
+    if (worker->urgency.permitted && engine->options.workers == 1)
+        look_for_wakers(worker);
     while (atomic_load(&engine->running)) {
         int count = next_events(worker, ready);
         if (count < 0 || (!count && !worker->behind))
@@ -205,11 +199,11 @@ static void *run(void *argument) {
         worker->receiver.now = now;
         for (int i = 0; i < count; i++) {
             uint32_t slot = ready[i].data.u32;
-            if (slot >= SLOT_OUTER)
+            if (slot >= TC_SLOT_OUTER)
                 serve_outer(worker, slot);
-            else if (slot == SLOT_LINK && worker->link.fd >= 0)
+            else if (slot == TC_SLOT_LINK && worker->link.fd >= 0)
                 dead = serve_link(worker, &worker->link);
-            else if (slot == SLOT_PORT && engine->port.fd >= 0)
+            else if (slot == TC_SLOT_PORT && engine->port.fd >= 0)
                 gone = serve_link(worker, &engine->port);
         }
         bool link_behind = tc_coalescer_retry(&worker->receiver.coalescer);
@@ -258,140 +252,4 @@ void tc_worker_join(tc_worker *worker) {
     (void)!write(worker->wake, &one, sizeof one);
     pthread_join(worker->thread, NULL);
     (void)!read(worker->wake, &one, sizeof one);
-}
-
-/* ---- descriptors ---- */
-
-static int set_nonblocking(int fd) {
-    int flags = fcntl(fd, F_GETFL);
-    return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
-}
-
-static void unwatch(tc_worker *worker, int fd) {
-    if (fd >= 0)
-        (void)epoll_ctl(worker->epoll, EPOLL_CTL_DEL, fd, NULL);
-}
-
-void tc_worker_drop_link(tc_worker *worker) {
-    unwatch(worker, worker->link.fd);
-    tc_backlog_clear(&worker->receiver.coalescer.backlog);
-    worker->link = (tc_link){.fd = -1};
-}
-
-void tc_worker_drop_port(tc_worker *worker) {
-    tc_engine *engine = worker->engine;
-    unwatch(worker, engine->port.fd);
-    for (uint32_t i = 0; i < engine->options.workers; i++)
-        tc_backlog_clear(&engine->workers[i].receiver.port.backlog);
-    engine->port = (tc_link){.fd = -1};
-}
-
-void tc_worker_drop_outer(tc_worker *worker, uint32_t path) {
-    unwatch(worker, worker->outers[path].fd4);
-    unwatch(worker, worker->outers[path].fd6);
-    worker->outers[path] = (tc_outer){-1, -1};
-}
-
-int tc_link_attach(tc_engine *engine, uint32_t index, int fd, uint32_t flags, uint32_t mtu) {
-    if (index >= engine->options.workers || fd < 0 || mtu < 68 || mtu > TC_UNIT_MAX)
-        return -EINVAL;
-    int error = set_nonblocking(fd);
-    if (error)
-        return error;
-    tc_lock_exclusive(engine);
-    tc_worker *worker = &engine->workers[index];
-    tc_worker_drop_link(worker);
-    error = watch(worker, fd, SLOT_LINK);
-    if (!error) {
-        worker->link = (tc_link){.fd = fd, .flags = flags};
-        tc_waker_watch_link(&worker->waker, fd);
-        engine->mtu = mtu;
-    }
-    tc_unlock(engine);
-    return error;
-}
-
-int tc_link_detach(tc_engine *engine, uint32_t index) {
-    if (index >= engine->options.workers)
-        return -EINVAL;
-    tc_lock_exclusive(engine);
-    tc_worker_drop_link(&engine->workers[index]);
-    tc_unlock(engine);
-    return 0;
-}
-
-int tc_port_attach(tc_engine *engine, int fd, uint32_t flags) {
-    if (fd < 0)
-        return -EINVAL;
-    int error = set_nonblocking(fd);
-    if (error)
-        return error;
-    tc_lock_exclusive(engine);
-    tc_worker_drop_port(&engine->workers[0]);
-    error = watch(&engine->workers[0], fd, SLOT_PORT);
-    if (!error)
-        engine->port = (tc_link){.fd = fd, .flags = flags};
-    tc_unlock(engine);
-    return error;
-}
-
-int tc_port_detach(tc_engine *engine) {
-    tc_lock_exclusive(engine);
-    tc_worker_drop_port(&engine->workers[0]);
-    tc_unlock(engine);
-    return 0;
-}
-
-int tc_claim(tc_engine *engine, int protocol, uint32_t port, int on) {
-    tc_lock_exclusive(engine);
-    int error = tc_claims_set(&engine->claims, protocol, port, on != 0);
-    tc_unlock(engine);
-    return error;
-}
-
-int tc_link_mtu(tc_engine *engine, uint32_t mtu) {
-    if (mtu < 68 || mtu > TC_UNIT_MAX)
-        return -EINVAL;
-    tc_lock_exclusive(engine);
-    engine->mtu = mtu;
-    tc_unlock(engine);
-    return 0;
-}
-
-int tc_outer_attach(tc_engine *engine, uint32_t index, uint32_t path, int fd4, int fd6) {
-    if (index >= engine->options.workers || path >= TC_MAX_PATHS)
-        return -EINVAL;
-    int fds[2] = {fd4, fd6}, error = 0;
-    tc_lock_exclusive(engine);
-    tc_worker *worker = &engine->workers[index];
-    tc_worker_drop_outer(worker, path);
-    for (uint32_t i = 0; i < 2 && !error; i++) {
-        if (fds[i] < 0)
-            continue;
-        /* Kernels without it give datagrams one by one, which works as well. */
-        int gro = !(engine->options.flags & TC_NO_UDP_GRO);
-        (void)setsockopt(fds[i], IPPROTO_UDP, UDP_GRO, &gro, sizeof gro);
-        error = set_nonblocking(fds[i]);
-        if (!error)
-            error = watch(worker, fds[i], SLOT_OUTER + 2 * path + i);
-    }
-    if (error) {
-        unwatch(worker, fd4);
-        unwatch(worker, fd6);
-    } else {
-        worker->outers[path] = (tc_outer){fd4, fd6};
-        worker->attached++;
-    }
-    tc_unlock(engine);
-    return error;
-}
-
-int tc_outer_detach(tc_engine *engine, uint32_t path) {
-    if (path >= TC_MAX_PATHS)
-        return -EINVAL;
-    tc_lock_exclusive(engine);
-    for (uint32_t i = 0; i < engine->options.workers; i++)
-        tc_worker_drop_outer(&engine->workers[i], path);
-    tc_unlock(engine);
-    return 0;
 }

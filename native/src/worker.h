@@ -19,6 +19,11 @@
 
 struct tc_engine;
 
+/* What an epoll event is about. The descriptor itself is looked up under the lock. */
+enum { TC_SLOT_WAKE = 0, TC_SLOT_LINK = 1, TC_SLOT_PORT = 2 };
+enum { TC_SLOT_OUTER = 3 /* + 2 * path + (IPv6 ? 1 : 0) */ };
+enum { TC_SLOTS = TC_SLOT_OUTER + 2 * TC_MAX_PATHS };
+
 typedef struct tc_worker {
     struct tc_engine *engine;
     uint32_t index;
@@ -49,7 +54,9 @@ void tc_worker_free(tc_worker *worker);
 int tc_worker_start(tc_worker *worker);
 /* After engine.running was cleared. */
 void tc_worker_join(tc_worker *worker);
-/* Under the exclusive lock. */
+/* The rest is for the exclusive lock (attach.c). Readiness of the descriptor is an event of that
+ * slot. */
+int tc_worker_watch(tc_worker *worker, int fd, uint32_t slot);
 void tc_worker_drop_link(tc_worker *worker);
 void tc_worker_drop_outer(tc_worker *worker, uint32_t path);
 void tc_worker_drop_port(tc_worker *worker);
