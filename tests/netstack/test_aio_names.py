@@ -169,6 +169,16 @@ def test_a_forged_answer_is_ignored(run: Runner, mangle: Callable[[bytes], bytes
     run(work())
 
 
+def test_a_server_that_is_deaf_to_udp_is_asked_over_tcp(run: Runner) -> None:
+    async def work() -> None:
+        async with two_stacks(**DNS) as (alice, bob):
+            server = Server(bob)
+            await bob.start_server(server.serve, BOB[0], 53)
+            assert [str(a) for a in await alice.resolve("four.test")] == [BOB[0]]
+
+    run(work())
+
+
 def test_without_a_server_the_reason_is_said(run: Runner) -> None:
     async def work() -> None:
         async with two_stacks() as (alice, _):

@@ -1,4 +1,4 @@
-"""A DNS resolver through the tunnel: A, AAAA, CNAME, TCP where an answer was cut short.
+"""A DNS resolver through the tunnel: A, AAAA, CNAME, TCP where an answer was cut or none came.
 
 Queries leave from a socket of their own each, with a port and an identifier drawn at random, and an
 answer must repeat the question (RFC 5452). Answers are kept for their time to live, at most an
@@ -107,12 +107,13 @@ class Resolver:
                 socket.EAI_AGAIN, f"cannot look up {name}: the tunnel has no DNS server; set DNS"
             )
         trouble: object = "no answer"
-        for _ in range(ROUNDS):
+        for left in reversed(range(ROUNDS)):
+            ask = self._ask_server if left else self._over_tcp
             for server in self._net.dns:
                 question = dns.message.make_query(name, kind, use_edns=0, payload=_PAYLOAD)
                 try:
                     async with asyncio.timeout(TRY_SECONDS):
-                        answer = await self._ask_server(server, question)
+                        answer = await ask(server, question)
                 except (TimeoutError, OSError, dns.exception.DNSException, EOFError) as error:
                     trouble = error if str(error) else trouble
                     continue
