@@ -16,6 +16,7 @@ LAYERS = (
     (
         "tunnel.primitives",
         "tunnel.flow",
+        "tunnel.hostedlink",
         "tunnel.unitlink",
         "tunnel.bind",
         "tunnel.engine",
@@ -25,7 +26,9 @@ LAYERS = (
     ("tunnel.daemon", "tunnel.testing"),
 )
 #: The native module is for these alone; primitives are its single operations.
-NATIVE = {"tunnel.engine", "tunnel.flow", "tunnel.primitives", "tunnel.unitlink"}
+NATIVE = {
+    "tunnel.engine", "tunnel.flow", "tunnel.hostedlink", "tunnel.primitives", "tunnel.unitlink",
+}  # fmt: skip
 #: Cores that do no I/O and read no clock.
 PURE = (
     "tunnel.policy.binding", "tunnel.policy.routing", "tunnel.policy.path", "tunnel.policy.change",

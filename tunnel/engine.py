@@ -162,6 +162,11 @@ class Engine:
         self._values = ffi.new(f"uint64_t[{_COUNTERS}]")
         self._names = _counter_names()
 
+    @property
+    def handle(self) -> Any:
+        """What the core's calls take, for HostedLink; None once closed."""
+        return self._handle
+
     def start(self) -> None:
         """Start the workers."""
         check("start", lib.tc_engine_start(self._handle))

@@ -18,6 +18,7 @@ from tunnel.errors import TunnelError
 if TYPE_CHECKING:
     from tunnel.bind import OuterSockets
     from tunnel.config import Config, HostPort
+    from tunnel.engine import Engine
     from tunnel.flow import PacketFlow
     from tunnel.policy.path import Path
     from tunnel.settings import Address, TunnelSettings
@@ -197,6 +198,12 @@ class PacketTunnelProvider(ABC):
     def stack_port(self) -> StackPort:
         """Return where the session's own stack meets the tunnel: an `Engine`, mostly."""
         raise TunnelError("this provider has no connections inside its tunnel")
+
+    def stack_host(self) -> Engine | None:
+        """Return whose worker's turns the session's own stack may take, where it has a link in
+        place of a TUN; None for nobody's.
+        """
+        return None
 
     async def handle_app_message(self, message: bytes) -> bytes | None:
         """Answer a message of the embedding application or of tunnelctl."""

@@ -21,7 +21,7 @@ from tunnel.flow import FlowClosed
 from tunnel.primitives import EngineError, octets
 
 READ_BYTES: Final = 1 << 18  # few enough to be handled while in the cache
-_READ_SPANS: Final = 1024
+READ_SPANS: Final = 1024
 _SPAN: Final = "=IIHH"
 _SPAN_BYTES: Final[int] = ffi.sizeof("tc_span")
 _BROKEN: Final[int] = lib.TC_SPAN_BROKEN
@@ -44,11 +44,13 @@ class UnitLink:
     def __init__(self, fd: int, link_flags: int) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
+        self.readable_fd = fd
+        """Readable while `read` has something; `fd` is writable while `write` may take more."""
         self._flags = link_flags
         self._memory = bytearray(READ_BYTES)
         self._view = memoryview(self._memory)
         self._buffer = octets(self._memory)
-        self._spans = ffi.new(f"tc_span[{_READ_SPANS}]")
+        self._spans = ffi.new(f"tc_span[{READ_SPANS}]")
         self._span_view = memoryview(ffi.buffer(self._spans))
         self._refused = ffi.new("uint32_t *")
         self.broken = 0
@@ -59,10 +61,7 @@ class UnitLink:
 
         They are valid until the next read. Raises FlowClosed at the end, EngineError on failure.
         """
-        count = lib.tc_flow_read(
-            self.fd, self._flags, lib.TC_FLOW_VERIFIED, self._buffer, READ_BYTES, self._spans,
-            _READ_SPANS,
-        )  # fmt: skip
+        count = self._take()
         if count <= 0:
             if count in (0, -errno.EAGAIN):
                 return []
@@ -80,6 +79,16 @@ class UnitLink:
                 found.append((view[offset : offset + length], segment))
         return found
 
+    def _take(self) -> int:
+        count: int = lib.tc_flow_read(
+            self.fd, self._flags, lib.TC_FLOW_VERIFIED, self._buffer, READ_BYTES, self._spans,
+            READ_SPANS,
+        )  # fmt: skip
+        return count
+
+    def close(self) -> None:
+        """Be done with it; the descriptor stays open."""
+
     def write(self, units: Sequence[Unit]) -> int:
         """Write units in order; return how many were taken before the link was full.
 
@@ -91,7 +100,7 @@ class UnitLink:
         done = 0
         try:
             for header, payload, segment, transport, checksum in units:
-                os.writev(fd, (_vnet(header, segment, transport, checksum) + header, payload))
+                os.writev(fd, (vnet(header, segment, transport, checksum) + header, payload))
                 done += 1
         except BlockingIOError:
             pass
@@ -132,7 +141,8 @@ def _failure(code: int) -> Exception:
     return EngineError("flow write", code)
 
 
-def _vnet(header: bytes | bytearray, segment: int, transport: int, checksum: int) -> bytes:
+def vnet(header: bytes | bytearray, segment: int, transport: int, checksum: int) -> bytes:
+    """Return the virtio_net_hdr of a unit (`Unit` without its payload)."""
     if not checksum:
         return _PLAIN
     if not segment:

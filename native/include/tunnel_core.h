@@ -162,6 +162,20 @@ int tc_claim(tc_engine *engine, int protocol, uint32_t port, int on);
 int tc_outer_attach(tc_engine *engine, uint32_t worker, uint32_t path, int fd4, int fd6);
 int tc_outer_detach(tc_engine *engine, uint32_t path);
 
+/* ---- a userspace stack's thread that takes the worker's turns (host.h) ---- */
+/* Offers to, with `fd` as the stack's end of the link. Answers a descriptor, the engine's, that is
+ * readable when tc_host_read has something. -EINVAL with several workers, -EBUSY if there is one.
+ * One thread at a time makes these calls. */
+int tc_host_enter(tc_engine *engine, int fd, uint32_t link_flags);
+int tc_host_leave(tc_engine *engine);
+/* Whether the host has the turns; where `on` is 0 they are given back. */
+int tc_host_keep(tc_engine *engine, int on);
+/* As tc_flow_read with TC_FLOW_VERIFIED, from the link or, in a turn, from the sockets. */
+int tc_host_read(tc_engine *engine, uint8_t *buffer, uint32_t size, tc_span *spans, uint32_t count);
+/* Sends units at once: for each its length in four bytes of this machine's order, struct
+ * virtio_net_hdr and the packet. -EAGAIN without the turns. */
+int tc_host_write(tc_engine *engine, const uint8_t *data, uint32_t size);
+
 /* ---- peers ---- */
 int tc_peer_add(tc_engine *engine);
 int tc_peer_remove(tc_engine *engine, uint32_t peer);

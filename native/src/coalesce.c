@@ -214,7 +214,11 @@ static void put(tc_coalescer *coalescer, const struct virtio_net_hdr *vnet, cons
         tc_count(coalescer->counters, TC_COUNT_RX_NO_LINK, count);
         return;
     }
-    int error = tc_backlog_write(&coalescer->backlog, coalescer->link, vnet, packet, length);
+    if (coalescer->sink && !tc_sink_take(coalescer->sink, vnet, packet, length))
+        coalescer->sink = NULL;
+    int error = 0;
+    if (!coalescer->sink)
+        error = tc_backlog_write(&coalescer->backlog, coalescer->link, vnet, packet, length);
     if (!error) {
         tc_count(coalescer->counters, TC_COUNT_RX_UNITS, 1);
         tc_count(coalescer->counters, TC_COUNT_RX_PACKETS, count);

@@ -10,6 +10,7 @@
 #include "core.h"
 #include "counters.h"
 #include "link.h"
+#include "sink.h"
 
 /* What joining needs to know of a packet. protocol is TCP or UDP where it may join others, else
  * TC_PROTO_NONE. The packet's length is its total length. */
@@ -50,6 +51,7 @@ typedef struct {
     const tc_link *link;
     tc_counters *counters;
     uint32_t flags; /* TC_NO_COALESCE_* */
+    tc_sink *sink;  /* taken rather than the link; NULL for none, and once it is full */
     int dead;       /* errno of a link that failed for good */
     tc_backlog backlog;
     uint32_t open;

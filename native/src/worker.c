@@ -24,6 +24,7 @@ int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
     worker->engine = engine;
     worker->index = index;
     worker->link.fd = -1;
+    tc_host_init(&worker->host);
     tc_gather_init(&worker->gather);
     for (int path = 0; path < TC_MAX_PATHS; path++)
         worker->outers[path] = (tc_outer){-1, -1};
@@ -45,6 +46,7 @@ int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
 void tc_worker_free(tc_worker *worker) {
     if (!worker->engine)
         return; /* never initialised */
+    tc_host_free(&worker->host);
     tc_sender_free(&worker->sender);
     tc_receiver_free(&worker->receiver);
     if (worker->input)
@@ -178,6 +180,47 @@ static bool note_place(tc_worker *worker, uint32_t slot) {
     return changes;
 }
 
+/* Everything that what is ready asks for. */
+static void serve(tc_worker *worker, const struct epoll_event *ready, int count) {
+    tc_engine *engine = worker->engine;
+    int dead = 0, gone = 0; /* of the link and of the port */
+    tc_lock_shared(engine);
+    uint64_t now = tc_engine_now(engine);
+    worker->sender.batch.now = now;
+    worker->receiver.now = now;
+    for (int i = 0; i < count; i++) {
+        uint32_t slot = ready[i].data.u32;
+        if (slot >= TC_SLOT_OUTER)
+            serve_outer(worker, slot);
+        else if (slot == TC_SLOT_LINK && worker->link.fd >= 0)
+            dead = serve_link(worker, &worker->link);
+        else if (slot == TC_SLOT_PORT && engine->port.fd >= 0)
+            gone = serve_link(worker, &engine->port);
+    }
+    bool link_behind = tc_coalescer_retry(&worker->receiver.coalescer);
+    worker->behind = tc_coalescer_retry(&worker->receiver.port) || link_behind;
+    bool moves = count && note_place(worker, ready[0].data.u32);
+    int fd = worker->link.fd, port = engine->port.fd;
+    if (!dead)
+        dead = worker->receiver.coalescer.dead;
+    tc_unlock(engine);
+    if (moves)
+        tc_urgency_keep_to(&worker->urgency,
+                           worker->place.state == TC_PLACE_KEPT ? worker->place.processor : -1);
+    if (!dead && !gone && !worker->receiver.confirms)
+        return;
+    tc_lock_exclusive(engine);
+    settle(worker);
+    worker->receiver.coalescer.dead = worker->receiver.port.dead = 0;
+    if (gone && engine->port.fd == port)
+        tc_worker_drop_port(worker); /* the stack closed its end, so it knows */
+    if (dead && fd >= 0 && worker->link.fd == fd) {
+        tc_worker_drop_link(worker);
+        tc_events_link(&engine->events, worker->index, dead);
+    }
+    tc_unlock(engine);
+}
+
 static void *run(void *argument) {
     tc_worker *worker = argument;
     tc_engine *engine = worker->engine;
@@ -192,44 +235,59 @@ static void *run(void *argument) {
         int count = next_events(worker, ready);
         if (count < 0 || (!count && !worker->behind))
             continue;
-        int dead = 0, gone = 0; /* of the link and of the port */
-        tc_lock_shared(engine);
-        uint64_t now = tc_engine_now(engine);
-        worker->sender.batch.now = now;
-        worker->receiver.now = now;
-        for (int i = 0; i < count; i++) {
-            uint32_t slot = ready[i].data.u32;
-            if (slot >= TC_SLOT_OUTER)
-                serve_outer(worker, slot);
-            else if (slot == TC_SLOT_LINK && worker->link.fd >= 0)
-                dead = serve_link(worker, &worker->link);
-            else if (slot == TC_SLOT_PORT && engine->port.fd >= 0)
-                gone = serve_link(worker, &engine->port);
-        }
-        bool link_behind = tc_coalescer_retry(&worker->receiver.coalescer);
-        worker->behind = tc_coalescer_retry(&worker->receiver.port) || link_behind;
-        bool moves = count && note_place(worker, ready[0].data.u32);
-        int fd = worker->link.fd, port = engine->port.fd;
-        if (!dead)
-            dead = worker->receiver.coalescer.dead;
-        tc_unlock(engine);
-        if (moves)
-            tc_urgency_keep_to(&worker->urgency,
-                               worker->place.state == TC_PLACE_KEPT ? worker->place.processor : -1);
-        if (!dead && !gone && !worker->receiver.confirms)
-            continue;
-        tc_lock_exclusive(engine);
-        settle(worker);
-        worker->receiver.coalescer.dead = worker->receiver.port.dead = 0;
-        if (gone && engine->port.fd == port)
-            tc_worker_drop_port(worker); /* the stack closed its end, so it knows */
-        if (dead && fd >= 0 && worker->link.fd == fd) {
-            tc_worker_drop_link(worker);
-            tc_events_link(&engine->events, worker->index, dead);
-        }
-        tc_unlock(engine);
+        serve(worker, ready, count);
+        tc_host_lend(worker);
     }
     return NULL;
+}
+
+/* ---- for a host ---- */
+
+bool tc_worker_turn(tc_worker *worker) {
+    struct epoll_event ready[TC_SLOTS];
+    int count = epoll_wait(worker->epoll, ready, TC_SLOTS, 0);
+    tc_gather_begin(&worker->gather, tc_engine_now(worker->engine));
+    if (count > 0 || worker->behind)
+        serve(worker, ready, count > 0 ? count : 0);
+    return count > 0;
+}
+
+bool tc_worker_send(tc_worker *worker, const uint8_t *data, uint32_t size, bool drain) {
+    tc_engine *engine = worker->engine;
+    tc_sender *sender = &worker->sender;
+    struct virtio_net_hdr vnet;
+    uint32_t length;
+    bool answered = false;
+    tc_lock_shared(engine);
+    sender->batch.now = tc_engine_now(engine);
+    while (drain && worker->link.fd >= 0) {
+        worker->gather.packets = 0;
+        (void)serve_link(worker, &worker->link); /* a dead one is found by the next turn */
+        drain = worker->gather.packets > 0;
+    }
+    while (size >= sizeof length + sizeof vnet) {
+        memcpy(&length, data, sizeof length);
+        memcpy(&vnet, data + sizeof length, sizeof vnet);
+        data += sizeof length + sizeof vnet;
+        size -= (uint32_t)(sizeof length + sizeof vnet);
+        if (length > size)
+            break;
+        tc_unit unit;
+        if (tc_unit_open(&unit, &vnet, data, length)) {
+            tc_count(&worker->counters, TC_COUNT_TX_MALFORMED, 1);
+        } else {
+            tc_count(&worker->counters, TC_COUNT_TX_UNITS, 1);
+            if (!tc_sender_unit(sender, &unit)) {
+                answer_unreachable(worker, &worker->link, &unit);
+                answered = true;
+            }
+        }
+        data += length;
+        size -= length;
+    }
+    tc_sender_flush(sender);
+    tc_unlock(engine);
+    return answered;
 }
 
 int tc_worker_start(tc_worker *worker) {
@@ -250,6 +308,7 @@ int tc_worker_start(tc_worker *worker) {
 void tc_worker_join(tc_worker *worker) {
     uint64_t one = 1;
     (void)!write(worker->wake, &one, sizeof one);
+    tc_host_wake(&worker->host);
     pthread_join(worker->thread, NULL);
     (void)!read(worker->wake, &one, sizeof one);
 }

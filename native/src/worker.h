@@ -8,6 +8,7 @@
 #include "core.h"
 #include "counters.h"
 #include "gather.h"
+#include "host.h"
 #include "icmp.h"
 #include "link.h"
 #include "outer.h"
@@ -36,9 +37,10 @@ typedef struct tc_worker {
     uint32_t attached; /* times that outers were */
     tc_waker waker;
     tc_counters counters;
+    tc_host host;
+    tc_urgency urgency; /* the thread's own */
+    /* Of whose turn it is: the thread, or the host. */
     tc_icmp_limit icmp;
-    /* The thread's own. */
-    tc_urgency urgency;
     tc_gather gather;
     bool waited; /* for the round that is going on */
     tc_place place;
@@ -54,6 +56,11 @@ void tc_worker_free(tc_worker *worker);
 int tc_worker_start(tc_worker *worker);
 /* After engine.running was cleared. */
 void tc_worker_join(tc_worker *worker);
+/* For a host, which has the turns. One round, without a wait; whether anything was ready. */
+bool tc_worker_turn(tc_worker *worker);
+/* Sends units as tc_host_write has them, after what the link has if `drain`; whether the link was
+ * given an answer to one. */
+bool tc_worker_send(tc_worker *worker, const uint8_t *data, uint32_t size, bool drain);
 /* The rest is for the exclusive lock (attach.c). Readiness of the descriptor is an event of that
  * slot. */
 int tc_worker_watch(tc_worker *worker, int fd, uint32_t slot);

@@ -190,6 +190,10 @@ class WireGuardProvider(PacketTunnelProvider):
         """Let the session's own stack share the engine."""
         return self.engine
 
+    def stack_host(self) -> Engine | None:
+        """Let the session's own stack take the turns of a worker that is the only one."""
+        return self.engine if self.context.workers == 1 else None
+
     def mtu_changed(self, mtu: int) -> None:
         """Pad up to another MTU from now on."""
         if self._engine is not None:

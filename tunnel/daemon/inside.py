@@ -61,6 +61,7 @@ class InTunnel:
         return self._net
 
     def _make_net(self) -> NetStack:
+        from tunnel.hostedlink import HostedLink
         from tunnel.netstack.aio import NetStack
         from tunnel.netstack.aio.reserved import ReservedPorts
         from tunnel.unitlink import link_pair
@@ -72,7 +73,10 @@ class InTunnel:
         shape: dict[str, Any] = {"addresses": interface.addresses, "mtu": self.mtu, "dns": servers}
         link = getattr(self._tun, "stack_link", None)  # of a link in place of a TUN
         if link is not None:
-            net = NetStack(*link, **shape)
+            host = self.provider.stack_host()
+            fd, flags = link
+            hosted = None if host is None else HostedLink(fd, flags, host)
+            net = NetStack(fd, flags, link=hosted, **shape)
             self._push("connections inside the tunnel", net.aclose)
             return net
         ours, theirs, flags = link_pair()
@@ -126,6 +130,12 @@ class InTunnel:
     ) -> tuple[asyncio.Transport, Any]:
         """Connect inside the tunnel, as loop.create_connection does."""
         return await self.net().create_connection(protocol_factory, host, port, **options)
+
+    def begin_connection(
+        self, opened: Callable[..., None], host: str, port: int, patience: tuple[float, float]
+    ) -> Any:
+        """Begin to connect inside the tunnel, as NetStack.begin_connection does."""
+        return self.net().begin_connection(opened, host, port, patience)
 
     async def start_tls(
         self, transport: asyncio.WriteTransport, protocol: asyncio.BaseProtocol,

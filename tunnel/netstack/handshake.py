@@ -73,7 +73,7 @@ class Handshake(Endpoint):
             self._learn_peer(segment, now)
             self._step(Step.SYN_ACKED)
             self._establish(segment, ack, now)
-            self._receiver.ack_now = True
+            self._receiver.greet(now)
         else:  # simultaneous open: our SYN leaves again, as SYN,ACK
             self._ecn = self._ecn and flags & (_ECE | _CWR) == _ECE | _CWR
             self._learn_peer(segment, now)
@@ -102,7 +102,7 @@ class Handshake(Endpoint):
         size = max(min(peer, settings.segment), SMALLEST_SEGMENT)
         receiver = self.receiver = Receiver(
             segment.sequence, settings.receive_buffer, settings.receive_most,
-            self._pool.budget(), size,
+            self._pool.budget(), size, settings.patience,
         )  # fmt: skip
         self.sender.adopt(size - (TIMESTAMP_BYTES if self._timestamps else 0))
         self.sender.recovery.selective = self._selective

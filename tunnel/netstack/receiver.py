@@ -44,15 +44,16 @@ class Receiver:
     """From the peer's initial sequence number on; positions are unwrapped."""
 
     __slots__ = (
-        "_budget", "_capacity", "_carried", "_duplicate", "_most", "_newest", "_offset", "_pieces",
-        "_quick", "_ranges", "_read_bytes", "_ready", "_round_at", "_round_bytes", "_step",
-        "ack_at", "ack_now", "acked", "duplicate_acks", "echo_congestion", "edge", "fin", "nxt",
-        "readable", "segment",
+        "_budget", "_capacity", "_carried", "_duplicate", "_most", "_newest", "_offset",
+        "_patience", "_pieces", "_quick", "_ranges", "_read_bytes", "_ready", "_round_at",
+        "_round_bytes", "_step", "ack_at", "ack_now", "acked", "duplicate_acks", "echo_congestion",
+        "edge", "fin", "nxt", "readable", "segment",
     )  # fmt: skip
 
     def __init__(
-        self, start: int, capacity: int, most: int, budget: Budget, segment: int = 536
-    ) -> None:
+        self, start: int, capacity: int, most: int, budget: Budget, segment: int = 536,
+        patience: int = 0,
+    ) -> None:  # fmt: skip
         self.nxt = start + 1  # RCV.NXT
         self.fin: int | None = None  # the position of the peer's FIN
         self.segment = segment
@@ -74,6 +75,7 @@ class Receiver:
         self._newest: list[int] = []  # a position in each block, newest first
         self._duplicate: tuple[int, int] | None = None
         self._quick = _QUICK
+        self._patience = patience
         self._round_at = self._round_bytes = self._read_bytes = self._carried = 0
 
     # ---- what comes in ----
@@ -120,9 +122,19 @@ class Receiver:
             self.ack_now = True
         elif self._quick > 0:
             self._quick -= 1
-            self.ack_now = True
+            if not self._patience or self.nxt - self.acked >= self.segment:
+                self.ack_now = True
+            elif not self.ack_at:
+                self.ack_at = now + self._patience
         elif not self.ack_at:
             self.ack_at = now + DELAY
+
+    def greet(self, now: int) -> None:
+        """Owe the acknowledgment of the peer's SYN."""
+        if self._patience:
+            self.ack_at = now + self._patience
+        else:
+            self.ack_now = True
 
     def _note_duplicate(self, start: int, end: int) -> None:
         self._duplicate = (start, end)

@@ -26,6 +26,7 @@ class Settings:
     connect_timeout: int = 180 * SECOND  # R2 of a SYN: at least 3 minutes (RFC 9293, 3.8.3)
     user_timeout: int = 924 * SECOND  # data unacknowledged (RFC 5482); as long as the kernel tries
     announce_user_timeout: bool = False
+    patience: int = 0  # how long the first acknowledgments may wait for data to go with
     keepalive: int = 0  # idle time before the first probe; 0 is off (RFC 9293, 3.8.4)
     keepalive_interval: int = 75 * SECOND
     keepalive_count: int = 9

@@ -14,11 +14,13 @@ from typing import Any, Final, Protocol
 
 from tunnel.errors import TunnelError
 from tunnel.proxy.capacity import Capacity
-from tunnel.proxy.dialer import Dialer, Server, Streams
+from tunnel.proxy.dialer import Dialer, Opened, Opening, Patience, Server, Streams
 from tunnel.proxy.relay import End, reset
 from tunnel.proxy.splice import hang_up, splice
 
 CONNECT_SECONDS: Final = 30.0
+#: Clients mostly speak first, and a moment after they are told that they may.
+_PATIENCE: Final = Patience(CONNECT_SECONDS, 0.002)
 
 OnClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -134,6 +136,17 @@ async def connect(network: Dialer, host: str, port: int) -> Streams:
 async def dial(network: Dialer, far: End, host: str, port: int) -> None:
     """Give an end a connection, within a bounded time. Raises OSError, as `connect` does."""
     await _within(network.create_connection(lambda: far, host, port))
+
+
+def dial_at_once(network: Dialer, opened: Opened, host: str, port: int) -> Opening | None:
+    """Begin to connect, within a bounded time, where that needs no task; None where it does.
+
+    Raises OSError, as `connect` does.
+    """
+    try:
+        return network.begin_connection(opened, host, port, _PATIENCE)
+    except TunnelError as error:
+        raise OSError(errno.ENETDOWN, str(error)) from error
 
 
 async def _within(connecting: Awaitable[Any]) -> Any:

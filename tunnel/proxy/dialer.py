@@ -10,13 +10,33 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from tunnel.settings import Address
 
 BACKLOG: Final = 1024
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 OnClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Patience(NamedTuple):
+    """Seconds: how long connecting may take, and how long the first acknowledgments may wait for
+    data to go with.
+    """
+
+    connect: float
+    acknowledge: float = 0.0
+
+
+class Opening(Protocol):
+    """A connection that is being made."""
+
+    def abort(self) -> None:
+        """Give it up."""
+
+
+#: Takes the transport, which is to be given its protocol by `begin` then, and an error or None.
+Opened = Callable[[Any, BaseException | None], None]
 
 
 class Server(Protocol):
@@ -37,6 +57,15 @@ class Dialer(Protocol):
         self, protocol_factory: Callable[[], Any], host: str, port: int, /
     ) -> tuple[Any, Any]:
         """Connect to an address or a name, with a protocol."""
+        ...
+
+    def begin_connection(
+        self, opened: Opened, host: str, port: int, patience: Patience, /
+    ) -> Opening | None:
+        """Begin to connect to an address, without a task; `opened` hears of the outcome.
+
+        None where that cannot be, as for a name: `create_connection` can. Raises OSError.
+        """
         ...
 
     async def start_server(self, on_client: OnClient, host: str | None, port: int, /) -> Server:
@@ -77,6 +106,12 @@ class Machine:
         """Connect to an address or a name, with a protocol."""
         loop = asyncio.get_running_loop()
         return await loop.create_connection(protocol_factory, host, port)
+
+    def begin_connection(
+        self, opened: Opened, host: str, port: int, patience: Patience
+    ) -> Opening | None:
+        """Leave it to `create_connection`."""
+        return None
 
     async def start_server(self, on_client: OnClient, host: str | None, port: int) -> Server:
         """Listen."""

@@ -4,7 +4,8 @@ Names are resolved by the network that is dialled, never by this machine's resol
 answered as not supported, fragments of datagrams are dropped, as RFC 1928 section 7 allows.
 
 A client is a protocol, not a task: connections through a proxy are many and short, and all that one
-needs is told by the bytes that come. Only the dialling, which may wait for anything, is a task.
+needs is told by the bytes that come. Only the dialling of a name, which may wait for anything, is a
+task.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any, Final
 
 from tunnel.proxy.associate import Association
 from tunnel.proxy.capacity import Capacity
-from tunnel.proxy.clients import Guests, dial
+from tunnel.proxy.clients import Guests, dial, dial_at_once
 from tunnel.proxy.credentials import Credentials
-from tunnel.proxy.dialer import Dialer
+from tunnel.proxy.dialer import Dialer, Opening
 from tunnel.proxy.relay import End, SocketEnd, join, reset
 from tunnel.proxy.socks5wire import (
     CONNECT,
@@ -65,7 +66,8 @@ class _Client(SocketEnd):
     """One client, from its first byte to its last."""
 
     __slots__ = (
-        "_deadline", "_dialling", "_early", "_full", "_loop", "_negotiation", "_proxy", "_task",
+        "_deadline", "_dialling", "_early", "_full", "_loop", "_negotiation", "_opening", "_proxy",
+        "_task",
     )  # fmt: skip
 
     def __init__(self, proxy: Socks5) -> None:
@@ -75,6 +77,7 @@ class _Client(SocketEnd):
         self._negotiation: Negotiation | None = Negotiation(proxy.credentials)
         self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._opening: Opening | None = None
         self._dialling = False
         self._early = b""  # what it sent after its request
         self._full = False
@@ -114,6 +117,9 @@ class _Client(SocketEnd):
     def connection_lost(self, error: BaseException | None) -> None:
         super().connection_lost(error)
         self._negotiated()
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.abort()
         task = self._task
         if task is None or task.done():
             self._proxy.clients.leave(self)
@@ -145,8 +151,17 @@ class _Client(SocketEnd):
         self._early = negotiation.rest
         self._negotiated()
         self._dialling = request.command == CONNECT
-        work = self._connect(request.host, request.port) if self._dialling else self._associate()
-        self._task = self._loop.create_task(work)
+        if not self._dialling:
+            self._task = self._loop.create_task(self._associate())
+            return
+        host, port = request.host, request.port
+        try:
+            self._opening = dial_at_once(self._proxy.network, self._opened, host, port)
+        except OSError as error:
+            self._failed(error)
+            return
+        if self._opening is None:
+            self._task = self._loop.create_task(self._connect(host, port))
 
     def _negotiated(self) -> None:
         self._negotiation = None
@@ -158,13 +173,25 @@ class _Client(SocketEnd):
         self.transport.write(reply(code))
         self.transport.close()
 
+    def _opened(self, transport: Any, error: BaseException | None) -> None:
+        if self._opening is None:
+            return  # it was given up
+        self._opening = None
+        if error is None:
+            transport.begin(_Far(self))
+        else:
+            self._failed(error)
+
     async def _connect(self, host: str, port: int) -> None:
         try:
             await dial(self._proxy.network, _Far(self), host, port)
         except OSError as error:
-            self._dialling = False
-            self._proxy.log.debug("SOCKS5: no connection: %s", error)
-            self._refuse(code_for(error))
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        self._dialling = False
+        self._proxy.log.debug("SOCKS5: no connection: %s", error)
+        self._refuse(code_for(error))
 
     def connected(self, far: End) -> None:
         """The destination is there: say so, then carry."""
@@ -213,10 +240,10 @@ class _Far(End):
         self._client.connected(self)
 
 
-def code_for(error: OSError) -> int:
+def code_for(error: BaseException) -> int:
     """Return the reply's code for a connection that could not be made (RFC 1928, section 6)."""
     if isinstance(error, TimeoutError):
         return EXPIRED
     if isinstance(error, socket.gaierror):
         return UNREACHABLE_HOST
-    return _REPLIES.get(error.errno or 0, FAILURE)
+    return _REPLIES.get(getattr(error, "errno", None) or 0, FAILURE)

@@ -22,7 +22,7 @@ from tunnel.flow import FlowClosed
 from tunnel.netstack.aio.names import failure, is_far
 from tunnel.netstack.aio.reserved import ReservedPorts
 from tunnel.netstack.aio.server import StackServer
-from tunnel.netstack.aio.transport import TcpTransport
+from tunnel.netstack.aio.transport import Opened, TcpTransport
 from tunnel.netstack.endpoint import EventKind
 from tunnel.netstack.ip import TCP, UDP, Outgoing
 from tunnel.netstack.settings import Settings
@@ -51,10 +51,11 @@ class StackLoop:
         settings: Settings | None = None,
         memory: int = 64 << 20,
         ports: ReservedPorts | None = None,
+        link: UnitLink | None = None,
     ) -> None:
         """`fd` stays the caller's, and open until after `aclose`. `memory` bounds what all receive
         windows may hold, in bytes. `ports` is for a stack that shares its addresses with the
-        kernel.
+        kernel. `link` is for one whose descriptor is not all of it.
         """
         self.loop = asyncio.get_running_loop()
         packed = [ip_interface(str(address)).ip.packed for address in addresses]
@@ -62,7 +63,7 @@ class StackLoop:
         self.stack = Stack(packed, mtu, secret=os.urandom(64), settings=chosen, memory=memory)
         self.dns = [ip_interface(str(server)).ip for server in dns]
         self.closed = False
-        self.link = UnitLink(fd, link_flags)
+        self.link = link or UnitLink(fd, link_flags)
         self._left: list[Outgoing] = []  # what the full link did not take
         self._scheduled = False
         self.ports = ports
@@ -77,7 +78,7 @@ class StackLoop:
         self._watch = self.loop.call_later(_WATCH_SECONDS, self._look_at_clock)
         self.transports: set[Any] = set()
         self._servers: set[StackServer] = set()
-        self.loop.add_reader(fd, self._on_readable)
+        self.loop.add_reader(self.link.readable_fd, self._on_readable)
 
     @staticmethod
     def now() -> int:
@@ -115,7 +116,8 @@ class StackLoop:
         self._watch.cancel()
         if self.ports is not None:
             self.ports.close()
-        self.loop.remove_reader(self.link.fd)
+        self.loop.remove_reader(self.link.readable_fd)
+        self.link.close()
         if self._left:
             self.loop.remove_writer(self.link.fd)
             self._left = []
@@ -130,18 +132,38 @@ class StackLoop:
 
     # ---- for transports ----
 
-    async def connect(self, remote: Place, local: Place | None = None) -> TcpTransport:
-        """Return a connection that stands and has no protocol yet (`TcpTransport.begin`)."""
+    def dial(
+        self,
+        remote: Place,
+        opened: Opened,
+        local: Place | None = None,
+        settings: Settings | None = None,
+    ) -> TcpTransport:
+        """Begin to connect; `opened` hears of the outcome. Raises OSError, TunnelError."""
         self.check_open()
         if not is_far(remote.address) or remote.address in self.stack.addresses:
             raise failure(errno.ENETUNREACH, remote, "connection to")  # nobody would answer
         if self.ports is not None:
             local = self._reserve(remote, local, self.ports)
-        socket = self.stack.connect(remote, self.now(), local=local)
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        transport = TcpTransport(self, socket, waiter)
+        socket = self.stack.connect(remote, self.now(), local=local, settings=settings)
+        transport = TcpTransport(self, socket, opened)
         self.transports.add(transport)
         self.wake()
+        return transport
+
+    async def connect(self, remote: Place, local: Place | None = None) -> TcpTransport:
+        """Return a connection that stands and has no protocol yet (`TcpTransport.begin`)."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+
+        def opened(_: TcpTransport, error: BaseException | None) -> None:
+            if waiter.done():
+                return
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+        transport = self.dial(remote, opened, local)
         try:
             await waiter
         except BaseException:

@@ -7,8 +7,10 @@ reader, writer = await net.open_connection("example.org", 443, ssl=True)
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, TypeVar
@@ -16,10 +18,12 @@ from typing import Any, Final, TypeVar
 from tunnel.netstack.aio import connect
 from tunnel.netstack.aio.datagram import UdpTransport
 from tunnel.netstack.aio.loop import StackLoop
-from tunnel.netstack.aio.names import failure
+from tunnel.netstack.aio.names import failure, literal
 from tunnel.netstack.aio.resolver import Resolver
 from tunnel.netstack.aio.server import StackServer
+from tunnel.netstack.aio.transport import Opened, TcpTransport
 from tunnel.netstack.ip import TCP, UDP
+from tunnel.netstack.settings import Settings
 from tunnel.netstack.tcpsocket import Place
 
 LIMIT: Final = 256 * 1024  # of a StreamReader
@@ -37,6 +41,11 @@ class NetStack(StackLoop):
     def resolver(self) -> Resolver:
         """Asks the stack's DNS servers."""
         return Resolver(self)
+
+    @cached_property
+    def _patient(self) -> dict[tuple[float, float], Settings]:
+        """What `begin_connection` was asked for, as settings."""
+        return {}
 
     def end(self, error: BaseException) -> None:
         """Give up questions, connections and the link."""
@@ -65,6 +74,29 @@ class NetStack(StackLoop):
         """
         self.check_open()
         return await connect.connect(self, protocol_factory, host, port, **options)
+
+    def begin_connection(
+        self, opened: Opened, host: str, port: int, patience: tuple[float, float] = (180.0, 0.0)
+    ) -> TcpTransport | None:
+        """Begin to connect to an address, for who has many short connections and no task for each.
+
+        `opened` hears of the outcome, and calls `begin` of the transport. `patience` are seconds:
+        for connecting, and for which the first acknowledgments may wait for data to go with. None
+        where `host` is no address. Raises OSError, TunnelError.
+        """
+        address = literal(host)
+        if address is None:
+            return None
+        if not 0 < port < 65536:
+            raise failure(errno.EADDRNOTAVAIL, Place(address, port), "connection to")
+        settings = self._patient.get(patience)
+        if settings is None:
+            connect_timeout, wait = (int(seconds * _SECOND) for seconds in patience)
+            settings = replace(
+                self.stack.tcp.settings, connect_timeout=connect_timeout, patience=wait
+            )
+            self._patient[patience] = settings
+        return self.dial(Place(address, port), opened, settings=settings)
 
     async def start_tls(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.netstack.aio.names import failure, spelt
@@ -26,26 +26,31 @@ HIGH_WATER: Final = 256 * 1024
 LEAST_REFUSAL: Final = 64 * 1024  # a mark below it, as of set_write_buffer_limits(0), still lets in
 
 
+Opened = Callable[["TcpTransport", BaseException | None], None]
+
+
 class TcpTransport(asyncio.Transport):
     """What `create_connection` and servers give to protocols."""
 
     __slots__ = (
-        "_closing", "_eof_told", "_eof_wanted", "_high", "_lost", "_low", "_net", "_paused",
-        "_pending", "_pending_bytes", "_protocol", "_reason", "_socket", "_stopped", "_waiter",
+        "_closing", "_eof_told", "_eof_wanted", "_high", "_lost", "_low", "_net", "_opened",
+        "_paused", "_pending", "_pending_bytes", "_protocol", "_reason", "_socket", "_stopped",
     )  # fmt: skip
 
     def __init__(
         self,
         net: StackLoop,
         socket: TcpSocket,
-        waiter: asyncio.Future[None] | None = None,
+        opened: Opened | None = None,
     ) -> None:
-        """`waiter` hears when the connection stands; then `begin` gives it a protocol."""
+        """`opened` hears when the connection stands, and gives it a protocol then or later
+        (`begin`), or why it never will.
+        """
         super().__init__()
         self._net = net
         self._socket = socket
         self._protocol: Any = None
-        self._waiter = waiter
+        self._opened = opened
         self._pending: deque[memoryview] = deque()
         self._pending_bytes = 0
         self._low, self._high = HIGH_WATER // 4, HIGH_WATER
@@ -114,27 +119,30 @@ class TcpTransport(asyncio.Transport):
         elif kind is EventKind.WRITABLE:
             self._push()
         elif kind is EventKind.ESTABLISHED:
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
-            self._waiter = None
+            opened, self._opened = self._opened, None
+            if opened is not None:
+                opened(self, None)
         else:
             self._reason = event.reason or Reason.FINISHED
             self._ended()
 
     def _ended(self) -> None:
         """The connection is over on the wire: what came before is still for the protocol."""
-        if self._waiter is not None:
-            waiter, self._waiter = self._waiter, None
-            self._lost = self._closing = True
-            self._socket.owner = None
-            if not waiter.done():
-                code = self._socket.errno_for(self._reason or Reason.ABORTED)
-                waiter.set_exception(failure(code, self._socket.remote, "cannot connect to"))
-            self._net.forget(self)
+        if self._opened is not None:
+            code = self._socket.errno_for(self._reason or Reason.ABORTED)
+            self._never_opened(failure(code, self._socket.remote, "cannot connect to"))
             return
         self._read()
         if not self._paused or not self._socket.connection.readable:
             self._lose(self._error())
+
+    def _never_opened(self, error: BaseException) -> None:
+        opened, self._opened = self._opened, None
+        self._lost = self._closing = True
+        self._socket.owner = None
+        self._net.forget(self)
+        if opened is not None:
+            opened(self, error)
 
     def _error(self) -> OSError | None:
         if self._reason is None or self._reason is Reason.FINISHED:
@@ -155,6 +163,7 @@ class TcpTransport(asyncio.Transport):
             if self._protocol is not None:
                 self._protocol.connection_lost(error)
         finally:
+            self._protocol = None  # whose transport this is: without a cycle both go at once
             self._net.forget(self)
 
     # ---- reading ----
@@ -325,11 +334,7 @@ class TcpTransport(asyncio.Transport):
         self._socket.owner = None
         self._socket.abort(self._net.now())
         self._net.wake()
-        if self._waiter is not None:
-            waiter, self._waiter = self._waiter, None
-            self._lost = self._closing = True
-            self._net.forget(self)
-            if not waiter.done():
-                waiter.set_exception(error or failure(errno.ECONNABORTED))
-            return
-        self._lose(error)
+        if self._opened is not None:
+            self._never_opened(error or failure(errno.ECONNABORTED))
+        else:
+            self._lose(error)
