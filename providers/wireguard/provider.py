@@ -120,8 +120,7 @@ class WireGuardProvider(PacketTunnelProvider):
         self._engine.set_mtu(context.mtu)
         self._engine.start()
         asyncio.get_running_loop().add_reader(self._engine.event_fd, self._on_events)
-        uapi = options.get("uapi", True)
-        if uapi:
+        if uapi := options.get("uapi", True):
             directory = DIRECTORY if uapi is True else FilePath(uapi)
             self._uapi = UapiServer(
                 context.interface,
