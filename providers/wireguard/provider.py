@@ -123,12 +123,9 @@ class WireGuardProvider(PacketTunnelProvider):
         if uapi := options.get("uapi", True):
             directory = DIRECTORY if uapi is True else FilePath(uapi)
             self._uapi = UapiServer(
-                context.interface,
-                self,
-                directory=directory,
-                on_removed=self._socket_removed,
+                context.interface, self, directory=directory, on_removed=self._socket_removed,
                 log=self._log.info,
-            )
+            )  # fmt: skip
             await self._uapi.start()
         self._names = Names(context.resolve, self._address_of, self._move_peer, self._note)
         self._names.use(config)

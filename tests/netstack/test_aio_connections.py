@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,8 @@ def test_closing_with_unread_data_resets_the_peer(run: Runner) -> None:
             reader, writer = await alice.open_connection(BOB[0], 80)
             writer.write(bytes(1_000_000))
             await until(lambda: bool(accepted) and accepted[0].transport.is_reading() is False)
+            transport: Any = accepted[0].transport
+            await until(lambda: transport._socket.connection.readable > 0)
             accepted[0].close()
             with pytest.raises(ConnectionResetError):
                 await reader.read()
