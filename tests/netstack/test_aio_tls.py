@@ -141,3 +141,33 @@ def test_a_stream_goes_over_to_tls(run: Runner, tmp_path: Path) -> None:
 
     bob: NetStack
     run(work())
+
+
+def test_a_streams_writer_goes_over_to_tls(run: Runner, tmp_path: Path) -> None:
+    server, client = contexts(tmp_path)
+
+    async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"OK to " + await reader.readline())
+        await writer.start_tls(server)
+        await echo(reader, writer)
+
+    async def work() -> None:
+        async with two_stacks() as (alice, bob):
+            await bob.start_server(upgrade, None, 25)
+            reader, writer = await alice.open_connection(BOB[0], 25)
+            writer.write(b"STARTTLS\n")
+            assert await reader.readline() == b"OK to STARTTLS\n"
+            await writer.start_tls(client, server_hostname=NAME)
+            assert writer.get_extra_info("cipher")
+            writer.write(DATA[:100_000])
+            assert await reader.readexactly(100_000) == DATA[:100_000]
+            writer.close()
+            await writer.wait_closed()
+            reader, writer = await alice.open_connection(BOB[0], 25)
+            writer.write(b"STARTTLS\n")
+            assert await reader.readline()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await writer.start_tls(client, server_hostname="other.test")
+            await settled(alice, bob)
+
+    run(work())

@@ -21,6 +21,7 @@ from tunnel.netstack.aio.loop import StackLoop
 from tunnel.netstack.aio.names import failure, literal
 from tunnel.netstack.aio.resolver import Resolver
 from tunnel.netstack.aio.server import StackServer
+from tunnel.netstack.aio.streams import StackWriter
 from tunnel.netstack.aio.transport import Opened, TcpTransport
 from tunnel.netstack.ip import TCP, UDP
 from tunnel.netstack.settings import Settings
@@ -61,7 +62,7 @@ class NetStack(StackLoop):
         reader = asyncio.StreamReader(limit=limit, loop=self.loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=self.loop)
         transport, _ = await self.create_connection(lambda: protocol, host, port, **options)
-        return reader, asyncio.StreamWriter(transport, protocol, reader, self.loop)
+        return reader, StackWriter(self, transport, reader)
 
     async def create_connection(
         self, protocol_factory: Callable[[], P], host: str, port: int, **options: Any
@@ -197,9 +198,13 @@ class NetStack(StackLoop):
         `options` are those of create_server.
         """
 
+        def accepted(reader: asyncio.StreamReader, made: asyncio.StreamWriter) -> Any:
+            transport: Any = made.transport
+            return client_connected_cb(reader, StackWriter(self, transport, reader, made))
+
         def factory() -> asyncio.StreamReaderProtocol:
             reader = asyncio.StreamReader(limit=limit, loop=self.loop)
-            return asyncio.StreamReaderProtocol(reader, client_connected_cb, loop=self.loop)
+            return asyncio.StreamReaderProtocol(reader, accepted, loop=self.loop)
 
         return await self.create_server(factory, host, port, **options)
 
