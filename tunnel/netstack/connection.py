@@ -98,7 +98,7 @@ class Connection(Handshake):
 
     def take_events(self) -> list[Event]:
         """Return what has happened since the last call."""
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     def path_segment(self, size: int) -> None:

@@ -65,11 +65,11 @@ class Endpoint:
     """One end of a connection."""
 
     __slots__ = (
-        "_clock_offset", "_closing", "_control", "_ecn", "_events", "_heard_at", "_limit",
+        "_clock_offset", "_closing", "_control", "_ecn", "_heard_at", "_limit",
         "_opened_at", "_outbox", "_passive", "_pool", "_probes", "_receive_shift", "_recent",
         "_recent_at", "_scaling", "_selective", "_send_shift", "_time_wait_at", "_timestamps",
-        "_write_refused", "iss", "local_port", "receiver", "remote_port", "sender", "settings",
-        "state", "user_timeout",
+        "_write_refused", "events", "iss", "local_port", "receiver", "remote_port", "sender",
+        "settings", "state", "user_timeout",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +98,7 @@ class Endpoint:
         self._limit = limit or RateLimit(10, 5 * SECOND)
         self._control = control or ALGORITHMS[settings.congestion]
         self._outbox: list[Segment] = []
-        self._events: list[Event] = []
+        self.events: list[Event] = []  # what `take_events` gives
         self._passive = False
         self._start_over()
 
@@ -289,11 +289,11 @@ class Endpoint:
 
     def _tell(self, kind: EventKind, reason: Reason | None = None) -> None:
         event = Event(kind, reason)
-        if event not in self._events:
-            self._events.append(event)
+        if event not in self.events:
+            self.events.append(event)
 
     def _tell_readable(self) -> None:
-        events = self._events
+        events = self.events
         if not events or READABLE not in events:
             events.append(READABLE)
 

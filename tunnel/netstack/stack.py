@@ -294,6 +294,11 @@ class Stack:
 
     # ---- what leaves ----
 
+    @property
+    def eager(self) -> bool:
+        """Whether `packets_to_send` may have something now."""
+        return bool(self.tcp.eager or self._outbox or self.udp.outbox)
+
     def packets_to_send(self, now: int, most: int = BATCH_BYTES) -> list[Outgoing]:
         """Return what leaves now, some `most` bytes of it; call again until there is nothing."""
         self._now = now
@@ -306,8 +311,10 @@ class Stack:
 
     def next_deadline(self) -> int | None:
         """When `handle_timeout` is due (ns); None where nothing is waited for."""
-        dues = (self.tcp.next_deadline(), self._reassembly.next_deadline())
-        return min((due for due in dues if due is not None), default=None)
+        due, other = self.tcp.next_deadline(), self._reassembly.next_deadline()
+        if due is None or other is None:
+            return other if due is None else due
+        return min(due, other)
 
     def handle_timeout(self, now: int) -> None:
         """Do what is due by now."""

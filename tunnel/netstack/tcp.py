@@ -63,9 +63,15 @@ class TcpLayer(TcpListening):
     def take_events(self) -> list[tuple[TcpSocket, Event]]:
         """Return what has happened since the last call, for the owners."""
         for socket in self._busy:
-            self._collect(socket)
+            if socket.connection.events:
+                self._collect(socket)
         found, self._events = self._events, []
         return found
+
+    @property
+    def eager(self) -> bool:
+        """Whether there may be something to send."""
+        return bool(self._busy or self.outbox)
 
     @property
     def ended(self) -> bool:

@@ -54,7 +54,7 @@ class TcpTable:
         self._pool = Pool(memory)
         self._sends = Pool(memory)
         self._limit = RateLimit(1000, SECOND)
-        self._sized: dict[tuple[int, int, Settings], Settings] = {}
+        self._sized: dict[tuple[int, int, int], tuple[Settings, Settings]] = {}
 
     # ---- opening ----
 
@@ -125,15 +125,16 @@ class TcpTable:
 
     def _sized_for(self, settings: Settings, route: Route) -> Settings:
         """Return the settings with the segment size that fits the route."""
-        known = (route.version, route.mtu, settings)
+        known = (route.version, route.mtu, id(settings))  # hashing all fields took a microsecond
         found = self._sized.get(known)
-        if found is None:
-            if len(self._sized) > 256:
-                self._sized.clear()
-            overhead, least = (40, 536) if route.version == 4 else (60, 1220)
-            found = replace(settings, segment=max(route.mtu - overhead, 88), peer_segment=least)
-            self._sized[known] = found
-        return found
+        if found is not None:
+            return found[1]
+        if len(self._sized) > 256:
+            self._sized.clear()
+        overhead, least = (40, 536) if route.version == 4 else (60, 1220)
+        sized = replace(settings, segment=max(route.mtu - overhead, 88), peer_segment=least)
+        self._sized[known] = settings, sized  # the first so that its name stays its own
+        return sized
 
     def _listens(self, address: bytes, port: int) -> Listener | None:
         return self._listeners.get((address, port)) or self._listeners.get((None, port))
@@ -149,6 +150,8 @@ class TcpTable:
 
     def _collect(self, socket: TcpSocket) -> None:
         """Keep what happened to a connection for who asks next."""
+        if not socket.connection.events:
+            return
         for event in socket.connection.take_events():
             if event.kind is EventKind.ESTABLISHED and socket.listener is not None:
                 socket.listener.half_open.pop(socket, None)

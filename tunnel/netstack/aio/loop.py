@@ -289,11 +289,10 @@ class StackLoop:
         self._tell()
         self._scheduled = scheduled
         now = self.now()
-        while not self._left:
+        while not self._left and stack.eager:
             packets = stack.packets_to_send(now)
-            if not packets:
-                break
-            self._write(packets)
+            if packets:
+                self._write(packets)
         if stack.tcp.ended:
             self._tell()
         self._arm(now)
