@@ -16,7 +16,13 @@ from tests.unix_listener import listening
 from tunnel.daemon import client, control
 from tunnel.daemon.control import ControlServer
 from tunnel.daemon.rundir import run_directory
-from tunnel.errors import ConfigError, MissingFacilityError, TunnelError, UsageError
+from tunnel.errors import (
+    ConfigError,
+    MissingFacilityError,
+    PrivilegeError,
+    TunnelError,
+    UsageError,
+)
 
 
 async def status(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,6 +314,26 @@ def test_a_daemon_that_says_nothing_is_not_waited_for_for_ever(tmp_path: Path) -
         mute.listen()
         with pytest.raises(TunnelError, match="did not answer within"):
             client.ask("t0", "status", directory=tmp_path, seconds=0.05)
+
+
+def test_the_client_says_nothing_to_somebody_elses_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "t0.sock"))
+        user = os.geteuid()
+        if user == 0:  # whose sockets everybody trusts; listen(2) notes the user
+            os.seteuid(12345)
+        try:
+            other.listen()
+        finally:
+            os.seteuid(user)
+        monkeypatch.setattr(os, "geteuid", lambda: 54321)
+        with pytest.raises(PrivilegeError, match=r"t0.sock is user \d+'s; remove it"):
+            client.ask("t0", "status", directory=tmp_path, seconds=5)
+        accepted, _ = other.accept()
+        with accepted:
+            assert accepted.recv(100) == b""
 
 
 def test_sockets_of_ordinary_users_are_in_their_own_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import struct
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from tunnel.errors import (
 ANSWER_SECONDS: Final = 10.0
 DOWN_SECONDS: Final = 120.0
 _ANSWER_BYTES: Final = 64 << 20
+_CREDENTIALS: Final = struct.Struct("3i")  # ucred of unix(7): process, user, group
 
 
 class Refused(TunnelError):
@@ -83,6 +86,7 @@ def ask(
         connection.settimeout(seconds)
         try:
             connection.connect(str(path))
+            _expect_our_own(connection, path)
             connection.sendall(json.dumps({**fields, "request": request}).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 line = lines.readline(_ANSWER_BYTES)
@@ -104,3 +108,16 @@ def ask(
     if "error" in answer:
         raise Refused(answer["error"], answer["exit_code"])
     return answer["result"]
+
+
+def _expect_our_own(connection: socket.socket, path: Path) -> None:
+    """Let nobody else answer. Raises PrivilegeError.
+
+    Where there is no XDG_RUNTIME_DIR the folder is in /tmp, and whoever makes it first has it.
+    """
+    given = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(given)
+    if os.geteuid() not in (0, user) and user != 0:
+        raise PrivilegeError(
+            f"{path} is user {user}'s; remove it, or run tunnelctl as the user who runs tunneld"
+        )
