@@ -14,14 +14,17 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final
 
+#: What both parts of a record that is cut have in common.
+_COPIED: Final = (
+    "app_limited", "delivered", "delivered_at", "first_sent_at", "in_flight", "lost",
+    "lost_before", "sacked", "sent_at", "transmissions",
+)  # fmt: skip
+
 
 class Sent:
     """One record of the flight."""
 
-    __slots__ = (
-        "app_limited", "delivered", "delivered_at", "end", "first_sent_at", "in_flight", "lost",
-        "lost_before", "sacked", "sent_at", "start", "transmissions",
-    )  # fmt: skip
+    __slots__ = ("end", "start", *_COPIED)
     start: int
     end: int
     transmissions: int
@@ -55,9 +58,6 @@ class Sent:
             setattr(rest, name, getattr(self, name))
         self.end = at
         return rest
-
-
-_COPIED: Final = tuple(name for name in Sent.__slots__ if name not in ("start", "end"))
 
 
 class Flight:

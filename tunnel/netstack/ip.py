@@ -9,6 +9,7 @@ been verified.
 from __future__ import annotations
 
 import struct
+from builtins import memoryview  # mypyc looks for it here
 from typing import Final, NamedTuple
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58

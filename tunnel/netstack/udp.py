@@ -17,15 +17,6 @@ _HEADER: Final = 8
 _CHECKSUM: Final = 6
 
 
-class Received(NamedTuple):
-    """A datagram for a socket, or with `error` what the network says of one that it sent."""
-
-    socket: UdpSocket
-    data: bytes
-    source: Place
-    error: int = 0
-
-
 class UdpSocket:
     """A bound port; `remote` restricts it to one peer. `address` None is every address of ours."""
 
@@ -52,6 +43,15 @@ class UdpSocket:
         """Give the port back."""
         self.closed = True
         self._layer.forget(self)
+
+
+class Received(NamedTuple):
+    """A datagram for a socket, or with `error` what the network says of one that it sent."""
+
+    socket: UdpSocket
+    data: bytes
+    source: Place
+    error: int = 0
 
 
 class UdpLayer:
