@@ -133,7 +133,7 @@ def hold(turn: Turn) -> dict[str, float]:
 
 def stall(turn: Turn) -> dict[str, float]:
     """What the near end holds for a writer whose far end does not read: what waits for the send
-    buffer, at most the high-water mark of 256 KiB and the piece that went over it, and what is in
+    buffer, at most the high-water mark of 128 KiB and the piece that went over it, and what is in
     the buffer, 128 KiB at first.
     """
     if not turn.memory:

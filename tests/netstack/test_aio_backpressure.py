@@ -117,6 +117,8 @@ def test_a_paused_reader_closes_the_window(run: Runner) -> None:
             (far,) = bob.stack.tcp.sockets.values()
             await until(lambda: far.connection.readable >= 60_000)
             assert not hasattr(protocol, "got")
+            (near,) = alice.stack.tcp.sockets.values()
+            assert near.connection.sender.buffer.limit <= FIRST_SEND_BUFFER  # more is no use
             protocol.transport.resume_reading()
             await until(lambda: getattr(protocol, "got", 0) == 200_000)
 

@@ -122,7 +122,7 @@ class TcpLayer(TcpListening):
         sender = socket.connection.sender
         buffer = sender.buffer
         recovery = sender.recovery  # what was selected is held only until the holes are filled
-        wanted = 2 * recovery.control.window + recovery.flight.sacked
+        wanted = 2 * min(recovery.control.window, sender.largest_window) + recovery.flight.sacked
         wanted = min(wanted, socket.connection.settings.send_buffer)
         if wanted > buffer.limit:
             buffer.limit += socket.memory.take(wanted - buffer.limit)

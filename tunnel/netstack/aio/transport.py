@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tunnel.netstack.aio.loop import StackLoop
 
 READ_BYTES: Final = 256 * 1024
-HIGH_WATER: Final = 256 * 1024
+HIGH_WATER: Final = 128 * 1024
 LEAST_REFUSAL: Final = 64 * 1024  # a mark below it, as of set_write_buffer_limits(0), still lets in
 
 
