@@ -1,7 +1,7 @@
 /* Which processor the last packet came from: the one on which a program wrote to the tunnel, or on
- * which a datagram came in. The kernel tells neither, so two BPF programs of eight instructions
- * note it: one runs where the TUN device takes a packet, one where a socket does, and both let all
- * pass. Where the process may not load them nothing is known, and all works as without. */
+ * which a datagram came in. The kernel tells neither, so two small BPF programs note it: one runs
+ * where the TUN device takes a packet, one where a socket does, and both let all pass. Where the
+ * process may not load them nothing is known, and all works as without. */
 #ifndef TC_WAKER_H
 #define TC_WAKER_H
 
