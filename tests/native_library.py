@@ -15,7 +15,13 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
-KERNEL_FILES = ("aead_kernel", "chacha_avx512", "chacha_avx2", "poly_avx512", "poly_avx2")
+KERNEL_FILES = (
+    "aead_kernel",
+    "chacha_avx512",
+    "chacha_avx2",
+    "poly_avx512",
+    "poly_pair",
+)
 PRIMITIVES = ("mac", "limiter", "replay", "checksum", "wipe", *KERNEL_FILES)
 
 
@@ -52,13 +58,25 @@ class ChachaRun(ctypes.Structure):
 
 
 class PolyMessage(ctypes.Structure):
-    """`tc_poly_message` of aead_kernel.h."""
+    """`tc_poly_message` of poly_pair.h."""
 
     _fields_ = (
         ("key", ctypes.c_char_p),
         ("data", ctypes.c_char_p),
         ("length", ctypes.c_uint32),
         ("end", ctypes.c_uint64 * 2),
+        ("tag", ctypes.c_void_p),
+    )
+
+
+class PolyPair(ctypes.Structure):
+    """`tc_poly_pair` of poly_pair.h."""
+
+    _fields_ = (
+        ("lanes", ctypes.c_uint64 * 9 * 2),
+        ("messages", ctypes.POINTER(PolyMessage)),
+        ("next", ctypes.c_size_t),
+        ("limit", ctypes.c_size_t),
     )
 
 
@@ -71,11 +89,13 @@ class Kernel(ctypes.Structure):
         ("width", ctypes.c_uint32),
         ("least", ctypes.c_uint32),
         ("make_keys", ctypes.c_void_p),
-        ("crypt", ctypes.CFUNCTYPE(None, ctypes.POINTER(ChachaRun), ctypes.c_size_t)),
         (
-            "authenticate",
-            ctypes.CFUNCTYPE(None, ctypes.POINTER(PolyMessage), ctypes.c_size_t, ctypes.c_char_p),
+            "crypt",
+            ctypes.CFUNCTYPE(
+                None, ctypes.POINTER(ChachaRun), ctypes.c_size_t, ctypes.POINTER(PolyPair)
+            ),
         ),
+        ("authenticate", ctypes.CFUNCTYPE(None, ctypes.POINTER(PolyMessage), ctypes.c_size_t)),
     )
 
 
@@ -115,6 +135,8 @@ def native_library() -> ctypes.CDLL:
             (pointer, ctypes.c_char_p, pointer, pointer, ctypes.c_size_t),
         ),
         ("tc_cookie", ctypes.c_int, (pointer, ctypes.c_char_p, pointer, pointer)),
+        ("tc_poly_pair_init", None, (pointer, pointer)),
+        ("tc_poly_pair_advance", ctypes.c_bool, (pointer,)),
         ("tc_limiter_new", pointer, (word,)),
         ("tc_limiter_free", None, (pointer,)),
         ("tc_limiter_allow", ctypes.c_bool, (pointer, pointer, word)),

@@ -23,13 +23,12 @@ const tc_aead_kernel *tc_kernel_avx2(void) {
     static const tc_aead_kernel KERNEL = {
         .name = "avx2",
         .lanes = 8,
-        .width = 4,
         .least = 3,
         .make_keys = tc_keys_avx2,
         .crypt = tc_chacha_avx2,
-        .authenticate = tc_poly_avx2,
     };
-    return __builtin_cpu_supports("avx2") ? &KERNEL : NULL;
+    bool usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+    return usable ? &KERNEL : NULL;
 }
 
 #else
@@ -40,6 +39,16 @@ const tc_aead_kernel *tc_kernel_avx512(void) {
 
 const tc_aead_kernel *tc_kernel_avx2(void) {
     return NULL;
+}
+
+/* Never called, as there is no kernel to call them with. */
+void tc_batch_seal(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count) {
+    (void)kernel, (void)jobs, (void)count;
+}
+
+size_t tc_batch_open(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count) {
+    (void)kernel, (void)jobs, (void)count;
+    return 0;
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* ChaCha20 with AVX2: eight blocks at once, one in each 32-bit lane, as in chacha_avx512.c. There
- * are no masks here, so a block that is cut short goes through a buffer. */
+ * are no masks here, so a block that is cut short goes through a buffer. The scalar unit makes the
+ * tags of two messages meanwhile: see poly.h. */
 #include "aead_kernel.h"
 
 #if defined(__x86_64__)
@@ -10,7 +11,7 @@
 #define VECTOR __attribute__((target("avx2")))
 #define INLINE VECTOR static inline __attribute__((always_inline))
 
-enum { LANES = 8 };
+enum { LANES = 8, STEP = 2 /* blocks of each message that a double round takes along */ };
 
 INLINE __m256i rotated_by_bytes(__m256i x, int bytes) {
     const __m256i two = _mm256_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2, 13,
@@ -24,43 +25,89 @@ INLINE __m256i rotated_by_bits(__m256i x, int bits) {
     return _mm256_or_si256(_mm256_slli_epi32(x, bits), _mm256_srli_epi32(x, 32 - bits));
 }
 
-/* Two quarter rounds side by side: as much as the sixteen registers let
- * overlap. */
-INLINE void quarters(__m256i x[16], int a, int b, int c, int d, int e, int f, int g, int h) {
-    x[a] = _mm256_add_epi32(x[a], x[b]);
-    x[e] = _mm256_add_epi32(x[e], x[f]);
-    x[d] = rotated_by_bytes(_mm256_xor_si256(x[d], x[a]), 2);
-    x[h] = rotated_by_bytes(_mm256_xor_si256(x[h], x[e]), 2);
-    x[c] = _mm256_add_epi32(x[c], x[d]);
-    x[g] = _mm256_add_epi32(x[g], x[h]);
-    x[b] = rotated_by_bits(_mm256_xor_si256(x[b], x[c]), 12);
-    x[f] = rotated_by_bits(_mm256_xor_si256(x[f], x[g]), 12);
-    x[a] = _mm256_add_epi32(x[a], x[b]);
-    x[e] = _mm256_add_epi32(x[e], x[f]);
-    x[d] = rotated_by_bytes(_mm256_xor_si256(x[d], x[a]), 1);
-    x[h] = rotated_by_bytes(_mm256_xor_si256(x[h], x[e]), 1);
-    x[c] = _mm256_add_epi32(x[c], x[d]);
-    x[g] = _mm256_add_epi32(x[g], x[h]);
-    x[b] = rotated_by_bits(_mm256_xor_si256(x[b], x[c]), 7);
-    x[f] = rotated_by_bits(_mm256_xor_si256(x[f], x[g]), 7);
-}
-
-INLINE void double_round(__m256i x[16]) {
-    quarters(x, 0, 4, 8, 12, 1, 5, 9, 13);
-    quarters(x, 2, 6, 10, 14, 3, 7, 11, 15);
-    quarters(x, 2, 7, 8, 13, 3, 4, 9, 14);
-    quarters(x, 0, 5, 10, 15, 1, 6, 11, 12);
-}
-
 INLINE __m256i word_at(const uint8_t *p) {
     return _mm256_set1_epi32((int)tc_get_le32(p));
 }
 
-INLINE void twenty_rounds(__m256i x[16], const __m256i start[16]) {
+/* Half of a half of a quarter round, on the four columns (turn 0) or diagonals (turn 1) alike:
+ * x[to] += x[by], x[mixed] = (x[mixed] ^ x[to]) <<< bits. Macros, since the words stay in registers
+ * only where no index is computed. */
+#define ONE(to, by, mixed, bits)                                                                   \
+    x[to] = _mm256_add_epi32(x[to], x[by]);                                                        \
+    x[mixed] = _mm256_xor_si256(x[mixed], x[to]);                                                  \
+    x[mixed] =                                                                                     \
+        (bits) % 8 ? rotated_by_bits(x[mixed], bits) : rotated_by_bytes(x[mixed], (bits) / 8);
+#define B(i, turn) (4 + ((i) + (turn)) % 4)
+#define C(i, turn) (8 + ((i) + 2 * (turn)) % 4)
+#define D(i, turn) (12 + ((i) + 3 * (turn)) % 4)
+#define ABD(turn, bits)                                                                            \
+    ONE(0, B(0, turn), D(0, turn), bits)                                                           \
+    ONE(1, B(1, turn), D(1, turn), bits)                                                           \
+    ONE(2, B(2, turn), D(2, turn), bits)                                                           \
+    ONE(3, B(3, turn), D(3, turn), bits)
+#define CDB(turn, bits)                                                                            \
+    ONE(C(0, turn), D(0, turn), B(0, turn), bits)                                                  \
+    ONE(C(1, turn), D(1, turn), B(1, turn), bits)                                                  \
+    ONE(C(2, turn), D(2, turn), B(2, turn), bits)                                                  \
+    ONE(C(3, turn), D(3, turn), B(3, turn), bits)
+
+/* The processor looks some two hundred instructions ahead. So that it finds work for its vector
+ * units and its multiplier at any time, they are mixed that finely: `after` is what comes after
+ * each fourth of a double round, with its number. */
+#define DOUBLE_ROUND(after)                                                                        \
+    ABD(0, 16)                                                                                     \
+    after(0) CDB(0, 12) ABD(0, 8) after(1) CDB(0, 7) ABD(1, 16) after(2) CDB(1, 12) ABD(1, 8)      \
+        after(3) CDB(1, 7)
+#define NOTHING(fourth)
+#define AUTHENTICATE(fourth)                                                                       \
+    tc_poly_block(&h[(fourth) % 2], &pair->lanes[(fourth) % 2].r,                                  \
+                  at[(fourth) % 2] + (fourth) / 2 * TC_POLY_BLOCK);
+#define ALL_WORDS(each)                                                                            \
+    each(0) each(1) each(2) each(3) each(4) each(5) each(6) each(7) each(8) each(9) each(10)       \
+        each(11) each(12) each(13) each(14) each(15)
+#define LOAD(i) x[i] = state[i];
+#define STORE(i) state[i] = x[i];
+
+/* Both keep the words in registers as long as they run, and in memory in between, where other code
+ * may use the registers. */
+VECTOR static void rounds(__m256i state[16], size_t count) {
+    __m256i x[16];
+    ALL_WORDS(LOAD)
+    for (size_t n = 0; n < count; n++) {
+        DOUBLE_ROUND(NOTHING)
+    }
+    ALL_WORDS(STORE)
+}
+
+VECTOR static void rounds_with_tags(__m256i state[16], size_t count, tc_poly_pair *pair) {
+    __m256i x[16];
+    tc_poly_sum h[2] = {pair->lanes[0].h, pair->lanes[1].h};
+    const uint8_t *at[2] = {pair->lanes[0].at, pair->lanes[1].at};
+    ALL_WORDS(LOAD)
+    for (size_t n = 0; n < count; n++) {
+        DOUBLE_ROUND(AUTHENTICATE)
+        at[0] += STEP * TC_POLY_BLOCK;
+        at[1] += STEP * TC_POLY_BLOCK;
+    }
+    ALL_WORDS(STORE)
+    for (int i = 0; i < 2; i++) {
+        pair->lanes[i].h = h[i];
+        pair->lanes[i].at = at[i];
+        pair->lanes[i].blocks -= count * STEP;
+    }
+}
+
+VECTOR static void twenty_rounds(__m256i x[16], const __m256i start[16], tc_poly_pair *pair) {
     for (int i = 0; i < 16; i++)
         x[i] = start[i];
-    for (int i = 0; i < 10; i++)
-        double_round(x);
+    for (size_t left = 10, count; left; left -= count) {
+        size_t steps = tc_poly_pair_steps(pair, STEP);
+        count = steps && steps < left ? steps : left;
+        if (steps)
+            rounds_with_tags(x, count, pair);
+        else
+            rounds(x, count);
+    }
     for (int i = 0; i < 16; i++)
         x[i] = _mm256_add_epi32(x[i], start[i]);
 }
@@ -144,11 +191,11 @@ INLINE void xor_run(const tc_chacha_run *run, uint8_t stream[][TC_BLOCK_BYTES]) 
     }
 }
 
-VECTOR void tc_chacha_avx2(const tc_chacha_run *runs, size_t count) {
+VECTOR void tc_chacha_avx2(const tc_chacha_run *runs, size_t count, tc_poly_pair *pair) {
     alignas(32) uint8_t stream[LANES][TC_BLOCK_BYTES];
     __m256i x[16], start[16], half[8];
     set_up(start, runs, count);
-    twenty_rounds(x, start);
+    twenty_rounds(x, start, pair);
     for (int at = 0; at < 2; at++) {
         transpose(half, x + 8 * at);
         for (int i = 0; i < LANES; i++)
@@ -160,7 +207,8 @@ VECTOR void tc_chacha_avx2(const tc_chacha_run *runs, size_t count) {
     }
 }
 
-VECTOR void tc_keys_avx2(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES]) {
+VECTOR void tc_keys_avx2(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES],
+                         tc_poly_pair *pair) {
     alignas(32) uint32_t counters[2][LANES] = {{0}};
     __m256i x[16], start[16], made[8];
     set_first_key(start, jobs->key);
@@ -173,7 +221,7 @@ VECTOR void tc_keys_avx2(const tc_aead_job *jobs, size_t count, uint8_t keys[][T
     start[12] = start[13] = _mm256_setzero_si256();
     start[14] = _mm256_load_si256((const void *)counters[0]);
     start[15] = _mm256_load_si256((const void *)counters[1]);
-    twenty_rounds(x, start);
+    twenty_rounds(x, start, pair);
     transpose(made, x);
     memcpy(keys, made, count * TC_KEY_BYTES);
 }

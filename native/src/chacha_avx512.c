@@ -159,7 +159,8 @@ INLINE void xor_transposed(const lane_table *table, const __m512i x[16]) {
     }
 }
 
-VECTOR void tc_chacha_avx512(const tc_chacha_run *runs, size_t count) {
+VECTOR void tc_chacha_avx512(const tc_chacha_run *runs, size_t count, tc_poly_pair *pair) {
+    (void)pair;
     alignas(64) lane_table table;
     __m512i x[16], start[16];
     set_up(start, &table, runs, count);
@@ -167,7 +168,9 @@ VECTOR void tc_chacha_avx512(const tc_chacha_run *runs, size_t count) {
     xor_transposed(&table, x);
 }
 
-VECTOR void tc_keys_avx512(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES]) {
+VECTOR void tc_keys_avx512(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES],
+                           tc_poly_pair *pair) {
+    (void)pair;
     const __m512i even =
         _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     const __m512i odd = _mm512_or_si512(even, _mm512_set1_epi32(1));

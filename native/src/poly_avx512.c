@@ -195,8 +195,7 @@ INLINE void finish(const number *h, const __m512i s[2], uint64_t low[WIDTH], uin
     _mm512_storeu_si512(high, u);
 }
 
-VECTOR void tc_poly_avx512(const tc_poly_message *messages, size_t count,
-                           uint8_t tags[][TC_TAG_BYTES]) {
+VECTOR void tc_poly_avx512(const tc_poly_message *messages, size_t count) {
     __m256i keys[WIDTH];
     __m512i words[4], square[LIMBS];
     for (size_t i = 0; i < WIDTH; i++)
@@ -227,8 +226,8 @@ VECTOR void tc_poly_avx512(const tc_poly_message *messages, size_t count,
     uint64_t tag[2][WIDTH];
     finish(&h, words + 2, tag[0], tag[1]);
     for (size_t i = 0; i < count; i++) {
-        memcpy(tags[i], &tag[0][i], 8);
-        memcpy(tags[i] + 8, &tag[1][i], 8);
+        memcpy(messages[i].tag, &tag[0][i], 8);
+        memcpy(messages[i].tag + 8, &tag[1][i], 8);
     }
 }
 

@@ -1,4 +1,4 @@
-/* Poly1305 over several messages in step (RFC 8439, section 2.5), as both vector kernels do it.
+/* Poly1305 over several messages in step (RFC 8439, section 2.5), as AVX-512 does it.
  *
  * Two blocks a step, h = (h + m1) r^2 + m2 r, so that one carry serves two blocks. Messages of
  * unequal length are aligned at their ends in one sequence of pairs of blocks: a shorter one begins
