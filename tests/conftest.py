@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 import uvloop
@@ -20,6 +21,10 @@ FACILITIES = {
     "AVX-512": engine.NO_AVX512,
     "vector instructions": engine.NO_AVX512 | engine.NO_AVX2,
 }
+
+
+# A shell's background job ignores it, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
