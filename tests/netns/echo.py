@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tools.netlab import Namespace
 
@@ -38,6 +38,8 @@ def listening(space: Namespace, port: int, address: str = "0.0.0.0") -> Iterator
         while True:
             try:
                 data, sender = udp.recvfrom(999)
+                if sender is None:  # shut down
+                    return
                 udp.sendto(data, sender)
             except OSError:
                 return
@@ -48,6 +50,8 @@ def listening(space: Namespace, port: int, address: str = "0.0.0.0") -> Iterator
         yield
     finally:
         for one in (tcp, udp):
+            with suppress(OSError):  # UDP's says that it has no peer, and ends the wait
+                one.shutdown(socket.SHUT_RDWR)  # closing alone leaves a thread in its call
             one.close()
 
 
