@@ -17,18 +17,11 @@
 
 #include "checksum.h"
 #include "link.h"
+#include "must.h"
 #include "packet.h"
 #include "segment.h"
 
 #define MAX 4
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
-
 /* Windows are small enough that what is on its way fits the default socket buffers: nothing may be
  * lost. */
 enum { HEADERS = 40, SEGMENT = 1300, WINDOW = 10 * SEGMENT, SUPER = 6 };
@@ -119,7 +112,7 @@ static void *feed(void *argument) {
             header.gso_size = SEGMENT;
         }
         make_packet(packet, j, offset, payload, vnet);
-        CHECK(tc_link_write(&link, &header, packet, HEADERS + payload) == 0);
+        MUST(tc_link_write(&link, &header, packet, HEADERS + payload) == 0);
         offset += payload;
     }
     free(packet);
@@ -128,18 +121,18 @@ static void *feed(void *argument) {
 
 static void take(side *s, const uint8_t *p, uint32_t length) {
     const uint8_t *tcp = p + 20;
-    CHECK(length > HEADERS && tc_packet_total(p, length) == length);
-    CHECK(tc_checksum_fold(tc_checksum_add(0, p, 20)) == 0xffff);
+    MUST(length > HEADERS && tc_packet_total(p, length) == length);
+    MUST(tc_checksum_fold(tc_checksum_add(0, p, 20)) == 0xffff);
     uint64_t sum = tc_checksum_pseudo(4, p + 12, p + 16, TC_PROTO_TCP, length - 20);
-    CHECK(tc_checksum_fold(tc_checksum_add(sum, tcp, length - 20)) == 0xffff);
+    MUST(tc_checksum_fold(tc_checksum_add(sum, tcp, length - 20)) == 0xffff);
     uint32_t index = tc_get_be16(tcp) - 1000u, offset = tc_get_be32(tcp + 4);
-    CHECK(index < MAX);
+    MUST(index < MAX);
     flow *f = &s->flows[index];
     pthread_mutex_lock(&f->lock);
-    CHECK(!s->in_order || offset == f->received);
+    MUST(!s->in_order || offset == f->received);
     for (uint32_t i = 0; i < length - HEADERS; i++) {
-        CHECK(p[HEADERS + i] == expected(index, offset + i));
-        CHECK(!f->seen[offset + i]);
+        MUST(p[HEADERS + i] == expected(index, offset + i));
+        MUST(!f->seen[offset + i]);
         f->seen[offset + i] = 1;
     }
     f->received += length - HEADERS;
@@ -160,7 +153,7 @@ static void *drain(void *argument) {
             break;
         if (error == -EAGAIN)
             continue;
-        CHECK(error == 0);
+        MUST(error == 0);
         for (uint32_t length; (length = tc_unit_next(&unit, out)) > 0;)
             take(j->to, out, length);
     }
@@ -176,11 +169,11 @@ static int udp(uint16_t *port) {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(*port)};
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t size = sizeof at;
-    CHECK(!setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on));
-    CHECK(!setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on));
-    CHECK(!setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on));
-    CHECK(!bind(fd, (struct sockaddr *)&at, size));
-    CHECK(!getsockname(fd, (struct sockaddr *)&at, &size));
+    MUST(!setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on));
+    MUST(!setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on));
+    MUST(!setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on));
+    MUST(!bind(fd, (struct sockaddr *)&at, size));
+    MUST(!getsockname(fd, (struct sockaddr *)&at, &size));
     *port = ntohs(at.sin_port);
     return fd;
 }
@@ -190,33 +183,33 @@ static uint16_t open_side(side *s, const variant *v, uint8_t address, bool share
     s->address = address;
     s->in_order = shared;
     tc_options options = {.workers = v->workers, .flags = v->flags, .ring_slots = 64};
-    CHECK(!tc_engine_new(&options, &s->engine));
+    MUST(!tc_engine_new(&options, &s->engine));
     uint16_t port = 0;
     for (uint32_t i = 0; i < v->workers; i++) {
         int pair[2];
-        CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair));
+        MUST(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair));
         s->links[i] = pair[0];
         s->inner[i] = pair[1];
         uint16_t own = shared ? port : 0;
         s->outer[i] = udp(&own);
         port = own;
-        CHECK(!tc_link_attach(s->engine, i, pair[1], v->link_flags, 1420));
-        CHECK(!tc_outer_attach(s->engine, i, 0, s->outer[i], -1));
+        MUST(!tc_link_attach(s->engine, i, pair[1], v->link_flags, 1420));
+        MUST(!tc_outer_attach(s->engine, i, 0, s->outer[i], -1));
         s->flows[i].seen = calloc(1, total);
         pthread_mutex_init(&s->flows[i].lock, NULL);
         pthread_cond_init(&s->flows[i].moved, NULL);
     }
     s->peer = tc_peer_add(s->engine);
-    CHECK(s->peer >= 0);
+    MUST(s->peer >= 0);
     return port;
 }
 
 static void connect_side(side *s, const side *other, uint16_t port) {
     tc_endpoint to = {.family = 4, .port = port, .address = {127, 0, 0, 1}};
     uint8_t inner[4] = {10, 0, 0, other->address};
-    CHECK(!tc_peer_endpoint(s->engine, (uint32_t)s->peer, &to));
-    CHECK(!tc_allowed_add(s->engine, (uint32_t)s->peer, 4, inner, 32));
-    CHECK(!tc_engine_start(s->engine));
+    MUST(!tc_peer_endpoint(s->engine, (uint32_t)s->peer, &to));
+    MUST(!tc_allowed_add(s->engine, (uint32_t)s->peer, 4, inner, 32));
+    MUST(!tc_engine_start(s->engine));
 }
 
 static void close_side(side *s, const variant *v) {
@@ -236,12 +229,12 @@ static void new_session(side *initiator, side *responder, uint32_t index) {
         keys.send_key[i] = (uint8_t)rand();
         keys.receive_key[i] = (uint8_t)rand();
     }
-    CHECK(!tc_peer_install(responder->engine, (uint32_t)responder->peer, &keys));
+    MUST(!tc_peer_install(responder->engine, (uint32_t)responder->peer, &keys));
     tc_keypair other = {.local_index = index + 1, .remote_index = index, .initiator = 1};
     memcpy(other.send_key, keys.receive_key, 32);
     memcpy(other.receive_key, keys.send_key, 32);
-    CHECK(!tc_peer_install(initiator->engine, (uint32_t)initiator->peer, &other));
-    CHECK(!tc_peer_flush(initiator->engine, (uint32_t)initiator->peer));
+    MUST(!tc_peer_install(initiator->engine, (uint32_t)initiator->peer, &other));
+    MUST(!tc_peer_flush(initiator->engine, (uint32_t)initiator->peer));
 }
 
 static bool confirmed(side *s) {
@@ -256,7 +249,7 @@ static bool confirmed(side *s) {
 static void wait_confirmed(side *s) {
     while (!confirmed(s)) {
         struct pollfd ready = {.fd = tc_engine_event_fd(s->engine), .events = POLLIN};
-        CHECK(poll(&ready, 1, 20000) == 1);
+        MUST(poll(&ready, 1, 20000) == 1);
     }
 }
 
@@ -306,8 +299,8 @@ static void run(const variant *v, uint32_t total) {
         jobs[1][i] = (job){.v = v, .from = &b, .to = &a, .index = i, .total = total};
         for (int d = 0; d < 2; d++) {
             job *j = &jobs[d][i];
-            CHECK(!pthread_create(&j->to->readers[i], NULL, drain, j));
-            CHECK(!pthread_create(&j->from->feeders[i], NULL, feed, j));
+            MUST(!pthread_create(&j->to->readers[i], NULL, drain, j));
+            MUST(!pthread_create(&j->from->feeders[i], NULL, feed, j));
         }
     }
     /* Both roles take turns. */
@@ -332,7 +325,7 @@ static void run(const variant *v, uint32_t total) {
         pthread_join(a.readers[i], NULL);
         pthread_join(b.readers[i], NULL);
     }
-    CHECK(counter(&a, "rx_auth_failed") == 0 && counter(&b, "rx_replayed") == 0);
+    MUST(counter(&a, "rx_auth_failed") == 0 && counter(&b, "rx_replayed") == 0);
     printf("%s, %u workers: %u sessions, %llu packets joined, %llu messages for %llu packets\n",
            v->name, v->workers, sessions, (unsigned long long)counter(&b, "rx_coalesced"),
            (unsigned long long)counter(&a, "tx_messages"),

@@ -17,14 +17,7 @@
 
 #include "checksum.h"
 #include "link.h"
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
+#include "must.h"
 
 enum { ROUNDS = 3000, BULK_EVERY = 40, BULK = 24, LARGE = 1200, SMALL = 60, RESTART_EVERY = 700 };
 enum { SPANS = 64, LEAD = sizeof(uint32_t) + sizeof(struct virtio_net_hdr) };
@@ -44,15 +37,15 @@ static uint16_t open_side(side *s, uint8_t address) {
     socklen_t size = sizeof at;
     int pair[2];
     s->address = address;
-    CHECK(!tc_engine_new(&options, &s->engine));
-    CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair));
+    MUST(!tc_engine_new(&options, &s->engine));
+    MUST(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair));
     s->stack = pair[0];
     s->inner = pair[1];
     s->outer = socket(AF_INET, SOCK_DGRAM, 0);
-    CHECK(!bind(s->outer, (struct sockaddr *)&at, size));
-    CHECK(!getsockname(s->outer, (struct sockaddr *)&at, &size));
-    CHECK(!tc_link_attach(s->engine, 0, s->inner, TC_LINK_VNET_HDR, 1420));
-    CHECK(!tc_outer_attach(s->engine, 0, 0, s->outer, -1));
+    MUST(!bind(s->outer, (struct sockaddr *)&at, size));
+    MUST(!getsockname(s->outer, (struct sockaddr *)&at, &size));
+    MUST(!tc_link_attach(s->engine, 0, s->inner, TC_LINK_VNET_HDR, 1420));
+    MUST(!tc_outer_attach(s->engine, 0, 0, s->outer, -1));
     s->peer = (uint32_t)tc_peer_add(s->engine);
     return ntohs(at.sin_port);
 }
@@ -60,8 +53,8 @@ static uint16_t open_side(side *s, uint8_t address) {
 static void aim(side *s, const side *other, uint16_t port) {
     tc_endpoint to = {.family = 4, .port = port, .address = {127, 0, 0, 1}};
     uint8_t inner[4] = {10, 0, 0, other->address};
-    CHECK(!tc_peer_endpoint(s->engine, s->peer, &to));
-    CHECK(!tc_allowed_add(s->engine, s->peer, 4, inner, 32));
+    MUST(!tc_peer_endpoint(s->engine, s->peer, &to));
+    MUST(!tc_allowed_add(s->engine, s->peer, 4, inner, 32));
 }
 
 static void close_side(side *s) {
@@ -75,11 +68,11 @@ static void new_keys(side *a, side *b, uint32_t index) {
     tc_keypair keys = {.local_index = index, .remote_index = index + 1};
     memset(keys.send_key, (int)index, 32);
     memset(keys.receive_key, (int)index + 100, 32);
-    CHECK(!tc_peer_install(b->engine, b->peer, &keys));
+    MUST(!tc_peer_install(b->engine, b->peer, &keys));
     tc_keypair other = {.local_index = index + 1, .remote_index = index, .initiator = 1};
     memcpy(other.send_key, keys.receive_key, 32);
     memcpy(other.receive_key, keys.send_key, 32);
-    CHECK(!tc_peer_install(a->engine, a->peer, &other));
+    MUST(!tc_peer_install(a->engine, a->peer, &other));
 }
 
 static void make(uint8_t *p, const side *from, const side *to, uint32_t number, uint32_t length) {
@@ -103,7 +96,7 @@ static void *echo(void *argument) {
     uint8_t *buffer = malloc(TC_LINK_READ_BYTES), back[4];
     for (;;) {
         struct pollfd ready = {.fd = link.fd, .events = POLLIN};
-        CHECK(poll(&ready, 1, 60000) == 1);
+        MUST(poll(&ready, 1, 60000) == 1);
         tc_unit unit;
         int error = tc_link_read(&link, buffer, &unit);
         if (error == -EAGAIN)
@@ -114,7 +107,7 @@ static void *echo(void *argument) {
         memcpy(back, p + 12, 4);
         memcpy(p + 12, p + 16, 4);
         memcpy(p + 16, back, 4);
-        CHECK(!tc_link_write(&link, NULL, p, unit.length));
+        MUST(!tc_link_write(&link, NULL, p, unit.length));
     }
     free(buffer);
     return NULL;
@@ -125,9 +118,9 @@ static void *meddle(void *argument) {
     uint64_t values[TC_COUNTERS];
     tc_peer_info info;
     for (uint32_t i = 0; !atomic_load(&over); i++) {
-        CHECK(tc_engine_counters(a->engine, values, TC_COUNTERS) > 0);
-        CHECK(!tc_peer_info_get(a->engine, a->peer, &info));
-        CHECK(!tc_link_mtu(a->engine, 1400 + i % 21));
+        MUST(tc_engine_counters(a->engine, values, TC_COUNTERS) > 0);
+        MUST(!tc_peer_info_get(a->engine, a->peer, &info));
+        MUST(!tc_link_mtu(a->engine, 1400 + i % 21));
         usleep(200);
     }
     return NULL;
@@ -142,13 +135,13 @@ static void send_some(const side *a, const side *b, uint32_t *number, uint32_t c
         make(data + LEAD, a, b, (*number)++, length);
         if (!tc_host_write(a->engine, data, sizeof data))
             return;
-        CHECK(!tc_link_write(&link, NULL, data + LEAD, length));
+        MUST(!tc_link_write(&link, NULL, data + LEAD, length));
         return;
     }
     tc_host_keep(a->engine, 0);
     for (uint32_t i = 0; i < count; i++) {
         make(large, a, b, (*number)++, LARGE);
-        CHECK(!tc_link_write(&link, NULL, large, LARGE));
+        MUST(!tc_link_write(&link, NULL, large, LARGE));
     }
 }
 
@@ -160,37 +153,37 @@ int main(void) {
     uint16_t port_a = open_side(&a, 1), port_b = open_side(&b, 2);
     aim(&a, &b, port_b);
     aim(&b, &a, port_a);
-    CHECK(!tc_engine_start(a.engine) && !tc_engine_start(b.engine));
+    MUST(!tc_engine_start(a.engine) && !tc_engine_start(b.engine));
     uint32_t keys = 1, sent = 0, heard = 0, lent = 0, alone = 0;
     new_keys(&a, &b, keys);
-    CHECK(!pthread_create(&echoing, NULL, echo, &b));
-    CHECK(!pthread_create(&meddling, NULL, meddle, &a));
+    MUST(!pthread_create(&echoing, NULL, echo, &b));
+    MUST(!pthread_create(&meddling, NULL, meddle, &a));
     int host = tc_host_enter(a.engine, a.stack, TC_LINK_VNET_HDR);
-    CHECK(host >= 0);
-    CHECK(tc_host_enter(a.engine, a.stack, TC_LINK_VNET_HDR) == -EBUSY);
+    MUST(host >= 0);
+    MUST(tc_host_enter(a.engine, a.stack, TC_LINK_VNET_HDR) == -EBUSY);
     for (uint32_t round = 0; round < ROUNDS; round++) {
         bool ours = tc_host_keep(a.engine, 1);
         *(ours ? &lent : &alone) += 1;
         send_some(&a, &b, &sent, round % BULK_EVERY == BULK_EVERY - 1 ? BULK : 1, ours);
         while (heard < sent) {
             struct pollfd ready = {.fd = host, .events = POLLIN};
-            CHECK(poll(&ready, 1, 60000) == 1);
+            MUST(poll(&ready, 1, 60000) == 1);
             int got = tc_host_read(a.engine, buffer, sizeof buffer, spans, SPANS);
-            CHECK(got > 0 || got == -EAGAIN);
+            MUST(got > 0 || got == -EAGAIN);
             for (int i = 0; i < got; i++) {
-                CHECK(!(spans[i].flags & TC_SPAN_BROKEN));
-                CHECK(tc_get_be32(buffer + spans[i].offset + 20) == heard++);
+                MUST(!(spans[i].flags & TC_SPAN_BROKEN));
+                MUST(tc_get_be32(buffer + spans[i].offset + 20) == heard++);
             }
         }
         if (round % RESTART_EVERY == RESTART_EVERY - 1) {
-            CHECK(!tc_engine_stop(a.engine));
-            CHECK(!tc_host_keep(a.engine, 1));
+            MUST(!tc_engine_stop(a.engine));
+            MUST(!tc_host_keep(a.engine, 1));
             new_keys(&a, &b, keys += 2);
-            CHECK(!tc_engine_start(a.engine));
+            MUST(!tc_engine_start(a.engine));
         }
     }
-    CHECK(lent && alone); /* both were seen, or this tested nothing */
-    CHECK(!tc_host_leave(a.engine) && !tc_host_keep(a.engine, 1));
+    MUST(lent && alone); /* both were seen, or this tested nothing */
+    MUST(!tc_host_leave(a.engine) && !tc_host_keep(a.engine, 1));
     atomic_store(&over, true);
     pthread_join(meddling, NULL);
     shutdown(b.inner, SHUT_RDWR);
