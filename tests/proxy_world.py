@@ -14,18 +14,16 @@ from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from typing import Any
 
-from tunnel.proxy.dialer import Machine, Streams
+from tunnel.proxy.dialer import Machine
 from tunnel.settings import Address
 
 LOG = logging.getLogger("test")
 HOST = "127.0.0.1"
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Network(Machine):
     """The machine, but for names: `echo.test` is loopback, `dead.test` never answers."""
-
-    async def open_connection(self, host: str, port: int) -> Streams:
-        return await super().open_connection(await self._address(host), port)
 
     async def create_connection(
         self, protocol_factory: Callable[[], Any], host: str, port: int

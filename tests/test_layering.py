@@ -43,7 +43,7 @@ PURE = (
     "providers.wireguard.noise", "providers.wireguard.handshake", "providers.wireguard.cookie",
     "providers.wireguard.timers", "providers.wireguard.peer", "providers.wireguard.device",
     "providers.wireguard.change", "providers.wireguard.uapi", "tunnel.places",
-    "tunnel.proxy.httphead",
+    "tunnel.proxy.httphead", "tunnel.proxy.httpbody",
 )  # fmt: skip
 #: Packages that are pure throughout, but for the shells in them.
 PURE_PACKAGES = ("tunnel.netstack.", "tunnel.policy.killswitch.")

@@ -10,9 +10,10 @@ import pytest
 
 from tests.loops import Runner
 from tests.proxy_world import HOST, LOG, Network, echo, port_of
+from tunnel.places import Place
 from tunnel.proxy.capacity import MOST, REFUSED_AT_ONCE, Capacity, of_process
-from tunnel.proxy.clients import Clients, forwarder
 from tunnel.proxy.http import HttpProxy
+from tunnel.proxy.tcpforward import TcpForward
 
 
 def test_places_are_taken_and_given_back() -> None:
@@ -84,7 +85,7 @@ def test_a_forwarded_client_too_many_is_reset(run: Runner, most: int) -> None:
     async def work() -> None:
         network = Network()
         async with echo() as port:
-            clients = Clients(forwarder(network, HOST, port), LOG, Capacity(most))
+            clients = TcpForward(network, Place(HOST, port), LOG, Capacity(most)).clients
             await clients.listen(network, HOST, 0)
             reader, _ = await asyncio.open_connection(HOST, port_of(clients))
             with pytest.raises(ConnectionResetError):

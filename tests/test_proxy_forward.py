@@ -15,10 +15,10 @@ from tests.loops import Runner, until
 from tests.proxy_world import HOST, LOG, Network, echo, exchange, free_port, port_of
 from tunnel.daemon.options import parse
 from tunnel.errors import ConfigError, UsageError
-from tunnel.places import expose, forward, place
+from tunnel.places import Place, expose, forward, place
 from tunnel.proxy import udpforward
-from tunnel.proxy.clients import Clients, forwarder
 from tunnel.proxy.credentials import read_credentials
+from tunnel.proxy.tcpforward import TcpForward
 from tunnel.proxy.udpforward import UdpForward
 from tunnel.values import BadValue
 
@@ -29,12 +29,12 @@ def test_tcp(run: Runner) -> None:
     async def work() -> None:
         network = Network()
         async with echo() as port:
-            clients = Clients(forwarder(network, "echo.test", port), LOG)
+            clients = TcpForward(network, Place("echo.test", port), LOG).clients
             await clients.listen(network, HOST, 0)
             streams = [await asyncio.open_connection(HOST, port_of(clients)) for _ in range(5)]
             answers = await asyncio.gather(*(exchange(one, DATA) for one in streams))
             assert answers == [DATA] * 5
-            await until(lambda: not clients.capacity.taken and not clients._tasks)
+            await until(lambda: not clients.capacity.taken)
             await clients.aclose()
 
     run(work())
@@ -52,7 +52,7 @@ def test_a_client_that_does_not_read_cannot_hold_up_the_end(run: Runner) -> None
                 await writer.drain()
 
         source = await asyncio.start_server(flood, HOST, 0)
-        clients = Clients(forwarder(network, HOST, port_of(source)), LOG)
+        clients = TcpForward(network, Place(HOST, port_of(source)), LOG).clients
         await clients.listen(network, HOST, 0)
         _, writer = await asyncio.open_connection(HOST, port_of(clients))
         writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -67,7 +67,7 @@ def test_a_client_that_does_not_read_cannot_hold_up_the_end(run: Runner) -> None
 def test_a_refusal_is_carried_as_a_reset(run: Runner) -> None:
     async def work() -> None:
         network = Network()
-        clients = Clients(forwarder(network, HOST, free_port()), LOG)
+        clients = TcpForward(network, Place(HOST, free_port()), LOG).clients
         await clients.listen(network, HOST, 0)
         reader, writer = await asyncio.open_connection(HOST, port_of(clients))
         with contextlib.suppress(ConnectionResetError):

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from tests.loops import Runner, until
-from tests.proxy_world import HOST, LOG, Network, echo, exchange, free_port, port_of
+from tests.proxy_world import HOST, LOG, Network, Streams, echo, exchange, free_port, port_of
 from tunnel.proxy import clients, socks5wire as socks5
 from tunnel.proxy.capacity import REFUSED_AT_ONCE, Capacity
 from tunnel.proxy.credentials import Credentials
-from tunnel.proxy.dialer import Streams
 from tunnel.proxy.relay import reset
 from tunnel.proxy.socks5 import Socks5, code_for
 

@@ -141,11 +141,11 @@ def _listener(way: _Way, far: Dialer, log: logging.Logger, capacity: Capacity | 
         from tunnel.proxy.http import HttpProxy
 
         return HttpProxy(far, log, way.admitted, capacity).clients
-    host, port = way.forward.to.host, way.forward.to.port
+    to = way.forward.to
     if way.forward.protocol == "udp":
         from tunnel.proxy.udpforward import UdpForward
 
-        return UdpForward(far, host, port)
-    from tunnel.proxy.clients import Clients, forwarder
+        return UdpForward(far, to.host, to.port)
+    from tunnel.proxy.tcpforward import TcpForward
 
-    return Clients(forwarder(far, host, port), log, capacity)
+    return TcpForward(far, to, log, capacity, inside=way.kind == "expose").clients

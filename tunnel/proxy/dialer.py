@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, Protocol
 
 from tunnel.settings import Address
 
 BACKLOG: Final = 1024
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-OnClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Patience(NamedTuple):
@@ -49,10 +47,6 @@ class Server(Protocol):
 class Dialer(Protocol):
     """The calls of asyncio that are needed. All raise OSError (socket.gaierror for names)."""
 
-    async def open_connection(self, host: str, port: int, /) -> Streams:
-        """Connect to an address or a name."""
-        ...
-
     async def create_connection(
         self, protocol_factory: Callable[[], Any], host: str, port: int, /
     ) -> tuple[Any, Any]:
@@ -66,10 +60,6 @@ class Dialer(Protocol):
 
         None where that cannot be, as for a name: `create_connection` can. Raises OSError.
         """
-        ...
-
-    async def start_server(self, on_client: OnClient, host: str | None, port: int, /) -> Server:
-        """Listen."""
         ...
 
     async def create_server(
@@ -96,10 +86,6 @@ class Dialer(Protocol):
 class Machine:
     """The machine's own network, by the running event loop."""
 
-    async def open_connection(self, host: str, port: int) -> Streams:
-        """Connect to an address or a name."""
-        return await asyncio.open_connection(host, port)
-
     async def create_connection(
         self, protocol_factory: Callable[[], Any], host: str, port: int
     ) -> tuple[Any, Any]:
@@ -112,10 +98,6 @@ class Machine:
     ) -> Opening | None:
         """Leave it to `create_connection`."""
         return None
-
-    async def start_server(self, on_client: OnClient, host: str | None, port: int) -> Server:
-        """Listen."""
-        return await asyncio.start_server(on_client, host, port, backlog=BACKLOG)
 
     async def create_server(
         self, protocol_factory: Callable[[], Any], host: str | None, port: int

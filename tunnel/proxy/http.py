@@ -3,35 +3,36 @@
     client: CONNECT host:port        proxy: 200, then bytes both ways
     client: GET http://host/         proxy: GET /, on a connection of its own, and its answer
 
-A connection that carried a plain request is closed behind the answer. What a client has sent after
-the request is never read, so that nothing of it can reach the server that the request was for.
+A connection that carried a plain request is closed behind the answer. What a client sends after the
+request is dropped, so that nothing of it can reach the server that the request was for.
+
+A client that is refused may go on sending for a moment: bytes that nobody reads become a reset,
+which would take the answer with it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import contextlib
 import logging
-import re
 from typing import Final
 
+from tunnel.places import Place
 from tunnel.proxy.capacity import Capacity
-from tunnel.proxy.clients import Clients, connect
+from tunnel.proxy.clients import Clients
 from tunnel.proxy.credentials import Credentials
-from tunnel.proxy.dialer import Dialer, Streams
+from tunnel.proxy.dialer import Dialer
+from tunnel.proxy.guest import Far, Guest
+from tunnel.proxy.httpbody import Body, Head
 from tunnel.proxy.httphead import BadHead, Request, may_begin, read_answer, read_request
-from tunnel.proxy.relay import CHUNK, reset
-from tunnel.proxy.splice import splice
+from tunnel.proxy.relay import Carrier, SocketEnd, reset
 
 #: Seconds that a client has to send its request's head.
 HEAD_SECONDS: Final = 30.0
-HEAD_BYTES: Final = 65_536
 #: Seconds, and bytes, that a refused client may still send, so that it gets to read why.
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 16 << 20
-_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_GRANTED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 class HttpProxy:
@@ -44,50 +45,11 @@ class HttpProxy:
         credentials: Credentials | None = None,
         capacity: Capacity | None = None,
     ) -> None:
-        self._network = network
-        self._log = log
         self._credentials = credentials
-        self.clients = Clients(self._serve, log, capacity, self._turn_away)
+        self.clients = Clients(lambda: _Client(self), network, log, capacity)
 
-    async def _turn_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _refuse(reader, writer, "503 Service Unavailable", "too many clients at once")
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(HEAD_SECONDS):
-                first = await reader.readexactly(1)
-                if not may_begin(first):  # whoever sent it would wait for more than an answer
-                    raise BadHead("400 Bad Request", "this is a proxy for HTTP, without TLS")
-                request = read_request(await _head(reader, "400 Bad Request", first))
-        except TimeoutError:
-            await _refuse(reader, writer, "408 Request Timeout")
-            return
-        except BadHead as error:
-            await _refuse(reader, writer, str(error), error.why)
-            return
-        if not self._admits(request.authorization):
-            ask = 'Proxy-Authenticate: Basic realm="tunneld"\r\n'
-            await _refuse(reader, writer, "407 Proxy Authentication Required", fields=ask)
-            return
-        try:
-            far = await connect(self._network, request.to.host, request.to.port)
-        except OSError as error:
-            self._log.debug("HTTP proxy: no connection: %s", error)
-            late = isinstance(error, TimeoutError)
-            status = "504 Gateway Timeout" if late else "502 Bad Gateway"
-            why = f"no connection to {request.to}: {error.strerror or error}"
-            await _refuse(reader, writer, status, why)
-            return
-        if request.method == "CONNECT":
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await splice((reader, writer), far)
-            return
-        try:
-            await _exchange(request, (reader, writer), far)
-        finally:
-            far[1].transport.abort()
-
-    def _admits(self, authorization: bytes) -> bool:
+    def admits(self, authorization: bytes) -> bool:
+        """Tell whether a client may use the proxy by its Proxy-Authorization."""
         if self._credentials is None:
             return True
         scheme, _, value = authorization.partition(b" ")
@@ -100,141 +62,173 @@ class HttpProxy:
         return self._credentials.admit(name, password)
 
 
-# ---- one plain request ----
+class _Client(Guest, SocketEnd):
+    """One client. Its head is collected, then its request has a place and, if plain, a body."""
 
+    __slots__ = ("_body", "_first", "_head", "_left", "_proxy", "_to")
 
-async def _exchange(request: Request, client: Streams, far: Streams) -> None:
-    """Carry a request and its body there, and the answer back, whichever ends first."""
-    far[1].write(request.head)
-    sending = asyncio.create_task(_send_body(request, client[0], far[1]))
-    try:
-        try:
-            head = await _answer_head(client[1], far[0], sending)
-        except (BadHead, OSError, EOFError) as error:
-            if isinstance(error, BadHead):
-                await _refuse(*client, str(error), error.why)
-            else:
-                await _refuse(*client, "502 Bad Gateway", f"{request.to} ended without an answer")
+    def __init__(self, proxy: HttpProxy) -> None:
+        super().__init__(proxy.clients)
+        self._proxy = proxy
+        self._head: Head | None = Head()
+        self._to: Place | None = None
+        self._first = b""  # what a plain request begins with on its way on
+        self._body: Body | None = None
+        self._left = LINGER_BYTES
+
+    # ---- its request ----
+
+    def came(self, *, full: bool) -> None:
+        if full:
+            self._refuse("503 Service Unavailable", "too many clients at once")
+        else:
+            self.within(HEAD_SECONDS)
+
+    def late(self) -> None:
+        if self._head is None:  # it was refused
+            super().late()
+        else:
+            self._refuse("408 Request Timeout")
+
+    def heard(self, data: bytes) -> None:
+        head = self._head
+        if head is None:
+            self._left -= len(data)
+            if self._left <= 0:
+                self.transport.abort()
             return
-        client[1].write(head)
         try:
-            while data := await far[0].read(CHUNK):
-                client[1].write(data)
-                await client[1].drain()
-        except OSError:
-            reset(client[1].transport)  # its end would look like that of the answer
-            raise
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+            if not head.rest and not may_begin(data[:1]):
+                # Whoever sent it would wait for more than an answer.
+                raise BadHead("400 Bad Request", "this is a proxy for HTTP, without TLS")
+            lines = head.receive(data)
+            if lines is not None:
+                self._serve(read_request(lines), head.rest)
+        except BadHead as error:
+            self._refuse(str(error), error.why)
+
+    def _serve(self, request: Request, rest: bytes) -> None:
+        if not self._proxy.admits(request.authorization):
+            ask = 'Proxy-Authenticate: Basic realm="tunneld"\r\n'
+            self._refuse("407 Proxy Authentication Required", fields=ask)
+            return
+        self._head, self._to, self._first = None, request.to, request.head
+        if request.method != "CONNECT":
+            self._body = Body(request.length)
+        self.dial(request.to.host, request.to.port, rest)
+
+    def far_end(self) -> Carrier:
+        return Far(self) if self._body is None else _Origin(self)
+
+    def granted(self, far: Carrier) -> None:
+        if self._body is None:
+            self.transport.write(_GRANTED)
+        else:
+            far.transport.write(self._first)
+
+    def failed(self, error: BaseException) -> None:
+        status = "504 Gateway Timeout" if isinstance(error, TimeoutError) else "502 Bad Gateway"
+        why = getattr(error, "strerror", None) or error
+        self._refuse(status, f"no connection to {self._to}: {why}")
+
+    # ---- a plain request's body ----
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        if self._body is not None and self.other is not None:
+            try:
+                data = self._body.receive(data)
+            except BadHead as error:
+                self.give_up(error)
+                return
+            if not data:
+                return
+        super().data_received(data)
+
+    def eof_received(self) -> bool:
+        if self._body is None or self.other is None:
+            return super().eof_received()
+        self.finished = True
+        if not self._body.over:
+            self.give_up(BadHead("400 Bad Request", "the request ended before its body did"))
+        return True
+
+    def give_up(self, error: BadHead | None = None) -> None:
+        """End a plain exchange that is not whole: in words, where no answer has begun."""
+        origin = self.other
+        assert isinstance(origin, _Origin)
+        self.other = origin.other = None
+        reset(origin.transport)
+        if origin.answered:
+            reset(self.transport)  # its end would look like that of the answer
+        elif error is None:
+            self._refuse("502 Bad Gateway", f"{self._to} ended without an answer")
+        else:
+            self._refuse(str(error), error.why)
+
+    # ---- refusing ----
+
+    def _refuse(self, status: str, why: str = "", fields: str = "") -> None:
+        self._head = None
+        if self.transport.is_closing():
+            return
+        body = f"{why}\n".encode() if why else b""
+        kind = "Content-Type: text/plain; charset=utf-8\r\n" if body else ""
+        head = f"HTTP/1.1 {status}\r\n{fields}{kind}Content-Length: {len(body)}\r\n"
+        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        if self.finished:
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        self.within(LINGER_SECONDS)
 
 
-async def _answer_head(
-    writer: asyncio.StreamWriter, far: asyncio.StreamReader, sending: asyncio.Task[None]
-) -> bytes:
-    """Pass interim answers on, and return the head of the final one."""
-    while True:
-        reading = asyncio.create_task(_head(far, "502 Bad Gateway"))
+class _Origin(Far):
+    """The server of a plain request; `answered` once the head of its final answer is there."""
+
+    __slots__ = ("_head", "answered")
+
+    def __init__(self, client: _Client) -> None:
+        super().__init__(client)
+        self._head = Head("502 Bad Gateway")
+        self.answered = False
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        client = self.other
+        if self.answered or not isinstance(client, _Client):
+            super().data_received(data)
+            return
         try:
-            await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done() and isinstance(sending.exception(), BadHead):
-                await sending  # the request itself is at fault
-            lines = await reading
-        finally:
-            reading.cancel()
-        status, head = read_answer(lines)
-        if status >= 200:
-            return head
-        writer.write(head)
+            said = self._answer(bytes(data))
+        except BadHead as error:
+            client.give_up(error)
+        else:
+            client.transport.write(said)
 
+    def _answer(self, data: bytes) -> bytes:
+        """Return what of interim answers, the head and the body behind it is for the client."""
+        said = b""
+        while not self.answered:
+            lines = self._head.receive(data)
+            if lines is None:
+                return said
+            status, head = read_answer(lines)
+            said, data = said + head, b""
+            self.answered = status >= 200
+        return said + self._head.take()
 
-async def _send_body(
-    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Carry a request's body and not a byte more. Raises BadHead for chunks that are none."""
-    if request.length is not None:
-        await _carry(reader, writer, request.length)
-        return
-    try:
-        while True:
-            size = _CHUNK_SIZE.fullmatch(await reader.readuntil(b"\n"))
-            if size is None:
-                raise BadHead("400 Bad Request")
-            length = int(size[1], 16)
-            writer.write(b"%x\r\n" % length)
-            if not length:
-                break
-            await _carry(reader, writer, length)
-            if await reader.readexactly(2) != b"\r\n":
-                raise BadHead("400 Bad Request")
-            writer.write(b"\r\n")
-        await _lines(reader, "400 Bad Request")  # trailers, which may be dropped
-    except asyncio.LimitOverrunError:
-        raise BadHead("400 Bad Request") from None
-    writer.write(b"\r\n")
+    def eof_received(self) -> bool:
+        self.finished = True
+        client = self.other
+        if not isinstance(client, _Client):
+            return False
+        if self.answered:
+            client.transport.close()
+        else:
+            client.give_up()
+        return True  # until the client has all of it
 
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> None:
-    while length:
-        data = await reader.read(min(length, CHUNK))
-        if not data:
-            writer.transport.abort()  # half a request must not look like a whole one
-            raise asyncio.IncompleteReadError(b"", length)
-        length -= len(data)
-        writer.write(data)
-        await writer.drain()
-
-
-# ---- heads ----
-
-
-async def _head(reader: asyncio.StreamReader, bad: str, first: bytes = b"") -> list[bytes]:
-    """Return a head's lines. Empty lines before it are skipped (RFC 9112, section 2.2)."""
-    while True:
-        lines = await _lines(reader, bad, first)
-        if lines:
-            return lines
-        first = b""
-
-
-async def _lines(reader: asyncio.StreamReader, bad: str, first: bytes = b"") -> list[bytes]:
-    """Return lines up to an empty one; `first` was read already. Raises BadHead, EOFError."""
-    lines: list[bytes] = []
-    left = HEAD_BYTES
-    while True:
-        try:
-            line = first + await reader.readuntil(b"\n")
-        except asyncio.LimitOverrunError:
-            left, line = 0, b""
-        first = b""
-        left -= len(line)
-        if left <= 0:
-            raise BadHead("431 Request Header Fields Too Large" if bad.startswith("4") else bad)
-        if not line.endswith(b"\r\n"):
-            raise BadHead(bad)
-        if line == b"\r\n":
-            return lines
-        lines.append(line[:-2])
-
-
-async def _refuse(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    status: str,
-    why: str = "",
-    fields: str = "",
-) -> None:
-    """Answer, and wait a little for what the client still sends: bytes that nobody reads become a
-    reset, which would take the answer with it.
-    """
-    body = f"{why}\n".encode() if why else b""
-    kind = "Content-Type: text/plain; charset=utf-8\r\n" if body else ""
-    head = f"HTTP/1.1 {status}\r\n{fields}{kind}Content-Length: {len(body)}\r\n"
-    writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
-    if writer.can_write_eof():
-        writer.write_eof()
-    left = LINGER_BYTES
-    with contextlib.suppress(TimeoutError, OSError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            while left > 0 and (data := await reader.read(CHUNK)):
-                left -= len(data)
+    def connection_lost(self, error: BaseException | None) -> None:
+        if not self.answered and isinstance(self.other, _Client):
+            self.other.give_up()
+        super().connection_lost(error)

@@ -25,14 +25,14 @@ CHUNK: Final = 64 * 1024
 """Bytes that are read of a socket at once; few enough to be handled while in the cache."""
 
 
-class _Carrier:
+class Carrier:
     """One of two; `other` is where what comes goes, None until both are there."""
 
     __slots__ = ("finished", "other", "transport")
 
     def __init__(self) -> None:
         self.transport: Any = None
-        self.other: AnEnd | None = None
+        self.other: Carrier | None = None
         self.finished = False  # this side sends no more
 
     def connection_made(self, transport: Any) -> None:
@@ -79,13 +79,13 @@ class _Carrier:
             other.transport.resume_reading()
 
 
-class End(_Carrier, asyncio.Protocol):
+class End(Carrier, asyncio.Protocol):
     """Of a transport that gives bytes."""
 
     __slots__ = ()
 
 
-class SocketEnd(_Carrier, asyncio.BufferedProtocol):
+class SocketEnd(Carrier, asyncio.BufferedProtocol):
     """Of a kernel's socket.
 
     A buffer is filled and handed on at one go, so all sockets of a thread share one. Where it is
@@ -111,7 +111,6 @@ class SocketEnd(_Carrier, asyncio.BufferedProtocol):
             self.data_received(filled.toreadonly())
 
 
-AnEnd = End | SocketEnd
 _NONE: Final = memoryview(b"")
 
 
@@ -122,7 +121,7 @@ class _Shared(threading.local):
 _shared: Final = _Shared()
 
 
-def join(one: AnEnd, other: AnEnd) -> None:
+def join(one: Carrier, other: Carrier) -> None:
     """Let two ends whose transports stand carry to each other from now on."""
     one.other, other.other = other, one
 
