@@ -340,6 +340,6 @@ def test_reasons_in_words(node):
     assert peer.reason(now, has_identity=True) == "cannot resolve vpn.example"
     node.configure(PeerChange(A, endpoint=(ip_address("10.0.0.9"), PORT)))
     assert "waiting for traffic" in peer.reason(now, has_identity=True)
-    node.device.connect(A, now)
+    node.device.connect(now, A)
     node.world.run(7)
     assert peer.reason(node.world.clock.now, has_identity=True) == "no answer for 7 s"

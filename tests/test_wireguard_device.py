@@ -54,7 +54,7 @@ def test_everything_staged_leaves_in_order_after_the_response():
 def test_a_handshake_without_traffic_is_confirmed_by_a_keepalive():
     world = World()
     a, b = world.pair()
-    a.device.connect(b.public, world.clock.now)
+    a.device.connect(world.clock.now, b.public)
     world.run(1)
     assert [len(d.data) for d in world.network.sent] == [148, 92, 32]
     assert b.peer(a).phase is Phase.UP
@@ -63,7 +63,7 @@ def test_a_handshake_without_traffic_is_confirmed_by_a_keepalive():
 def test_the_responder_sends_nothing_under_a_session_that_is_not_confirmed():
     world = World()
     a, b = world.pair()
-    a.device.connect(b.public, world.clock.now)
+    a.device.connect(world.clock.now, b.public)
     world.run(0.015)  # the initiation arrived, the response is on its way
     b.send(a)
     assert b.sent(4) == []
@@ -199,7 +199,7 @@ def test_an_initiation_of_a_low_order_peer_is_not_answered_and_nothing_is_sent_t
         a.configure(
             PeerChange(point, endpoint=(ip_address("10.0.0.9"), PORT), persistent_keepalive=5)
         )
-        a.device.connect(point, world.clock.now)
+        a.device.connect(world.clock.now, point)
     world.run(100)
     assert world.network.sent == []
     peer = a.device.peers.by_key[points[0]]

@@ -114,21 +114,21 @@ def test_a_peer_follows_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
         assert world.moves[1:] == [(B, 51820)]
 
         del world.answers["vpn.example"]  # a failing lookup keeps the address
-        world.names.check([(KEY, 3, False)], 1)
+        world.names.check({KEY: (3, False)}.get, 1)
         await world.settle()
         assert (world.address, len(world.moves)) == (B, 2)
         world.answers["vpn.example"] = [C]
-        world.names.check([(KEY, 4, False)], 2)  # too early
+        world.names.check({KEY: (4, False)}.get, 2)  # too early
         await world.settle()
         assert world.address == B
-        world.names.check([(KEY, 9, False), (OTHER, 9, False)], names.RENEW_FIRST + 1)
+        world.names.check({KEY: (9, False), OTHER: (9, False)}.get, names.RENEW_FIRST + 1)
         await world.settle()
         assert world.address == C
 
         world.names.forget(KEY)  # `wg set ... endpoint`
         world.answers["vpn.example"] = [A]
         world.names.moved()
-        world.names.check([(KEY, 9, False)], 9 * names.RENEW_LAST)
+        world.names.check({KEY: (9, False)}.get, 9 * names.RENEW_LAST)
         await world.settle()
         assert world.address == C
         await world.names.close()

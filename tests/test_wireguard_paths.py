@@ -79,7 +79,7 @@ def test_a_retry_forgets_the_local_address():
     here = replace(a.info(b).endpoint, source=ip_address("10.0.0.1"), source_interface=2)
     a.engine.set_endpoint(a.peer(b).id, here)
     b.online = False
-    a.device.connect(b.public, world.clock.now)
+    a.device.connect(world.clock.now, b.public)
     world.run(5)  # the limit of 5 s since the first handshake
     assert len(a.sent(1)) == 2
     assert a.info(b).endpoint == here

@@ -40,7 +40,7 @@ def session(node, which: str):
 
 
 def test_the_paper_answers_our_initiation(node, psk) -> None:
-    node.device.connect(PUBLIC, node.world.clock.now)
+    node.device.connect(node.world.clock.now, PUBLIC)
     (initiation,) = node.sent(1)
     answer = paper.respond(STATIC, EPHEMERAL, psk, 77, initiation.data)
     assert answer.peer_static == node.public

@@ -285,7 +285,7 @@ def test_a_suspend_longer_than_the_keys_live_erases_them_at_the_next_look():
 
 def test_erasing_before_a_suspend():
     world, a, b = ready()
-    a.device.connect(b.public, world.clock.now)
+    a.device.connect(world.clock.now, b.public)
     world.run(6)
     a.device.erase_keys(world.clock.now)
     assert not a.info(b).keys
@@ -323,6 +323,26 @@ def test_many_idle_peers():
     for number in range(2, 300):
         a.configure(PeerChange(key_pair(number)[1], endpoint=(ip_address("10.9.0.1"), PORT)))
     assert a.device.next_deadline() is None
+
+
+def test_thousands_that_are_due_leave_time_for_others():
+    """What came due together is done a few peers at a time, and what is new in between."""
+    world = World()
+    a, b = world.pair()
+    points = [key_pair(number)[1] for number in range(3, 103)]
+    gone = (ip_address("10.9.0.1"), PORT)
+    a.configure(*(PeerChange(p, endpoint=gone, persistent_keepalive=25) for p in points))
+    assert 0 < len(a.sent(1)) < 30
+    a.send(b)  # has its turn within the thousands
+    while a.device.next_deadline() <= world.clock.now:
+        before = len(a.sent(1))
+        a.device.handle_timeout(world.clock.now)
+        a.pump()
+        assert len(a.sent(1)) - before < 30
+    assert len({d.data for d in a.sent(1)}) == len(points) + 1
+    a.device.connect(world.clock.now, *points)
+    world.run(0.1)
+    assert b.received
 
 
 # ---- the wall clock ----

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from tunnel import Endpoint, Engine, Event
 
 _ROUNDS_MAX: Final = 4  # of actions at one look; each moves its due time on, so two are rare
+_LOOKS_MAX: Final = 16  # initiations take up to a millisecond each
 _COUNTED: Final = (
     *(reason.value for reason in Refusal),
     "handshake_not_installed",
@@ -107,12 +108,19 @@ class Device:
         return min((one for one in deadlines if one is not None), default=None)
 
     def handle_timeout(self, now: int) -> None:
-        """Do what is due."""
+        """Do what is due, for so many peers at most that others have their turn in between."""
         if self._issuer.rotate(now):
             self.engine.set_cookie_secret(self._issuer.secret)
         self.moves.handle_timeout(now)
-        for peer in list(self._schedule.take_due(now)):
+        for peer in list(self._schedule.take_due(now, _LOOKS_MAX)):
             self.look(peer, now)
+
+    def _look_soon(self, peers: list[Peer], now: int) -> None:
+        """Do what is due for a few peers, and for thousands more when it is next time."""
+        for peer in peers[:_LOOKS_MAX]:
+            self.look(peer, now)
+        for peer in peers[_LOOKS_MAX:]:
+            self._schedule.set(peer, now)
 
     def look(self, peer: Peer, now: int) -> None:
         """Do what is due for one peer, and note when to look again."""
@@ -229,11 +237,11 @@ class Device:
 
     # ---- handshakes ----
 
-    def connect(self, public_key: bytes, now: int) -> None:
-        """Begin a handshake without waiting for traffic, where none is under way."""
-        peer = self.peers.by_key[public_key]
-        peer.timers.want()
-        self.look(peer, now)
+    def connect(self, now: int, *public_keys: bytes) -> None:
+        """Begin handshakes without waiting for traffic, where none is under way."""
+        for key in public_keys:
+            self.peers.by_key[key].timers.want()
+        self._look_soon([self.peers.by_key[key] for key in public_keys], now)
 
     def erase_keys(self, now: int) -> None:
         """Erase all sessions and handshakes, as before a suspend; traffic starts new ones."""
@@ -315,9 +323,8 @@ class Device:
     # ---- configuration ----
 
     def configure(self, change: DeviceChange, now: int) -> None:
-        """Carry out a change. Raises ValueError, before anything is changed, for a bad value.
-
-        Its `listen_port` and `fwmark` are for who owns the sockets.
+        """Carry out a change, but for `listen_port` and `fwmark`, which the sockets' owner does.
+        Raises ValueError, before anything is changed, for a bad value.
         """
         check_change(change)
         if change.private_key is not None:
@@ -325,8 +332,8 @@ class Device:
         if change.replace_peers:
             for peer in self.peers:
                 self._remove(peer)
-        for one in change.peers:
-            self._configure_peer(one, now)
+        changed = [self._configure_peer(one) for one in change.peers]
+        self._look_soon([one for one in changed if one and not one.removed], now)
 
     def _set_private_key(self, private: Secret, now: int) -> None:
         wanted = Identity(private) if private else None
@@ -346,16 +353,15 @@ class Device:
         if old is not None:
             old.wipe()
 
-    def _configure_peer(self, change: PeerChange, now: int) -> None:
+    def _configure_peer(self, change: PeerChange) -> Peer | None:
         peer = self.peers.by_key.get(change.public_key)
         if change.remove:
             if peer is not None:
                 self._remove(peer)
-            return
+            return None
         if peer is None:
-            is_self = self.identity is not None and self.identity.public == change.public_key
-            if change.update_only or is_self:
-                return
+            if change.update_only or (self.identity and self.identity.public == change.public_key):
+                return None
             peer = self.peers.add(change.public_key)
             peer.timers.watchful = self.moves.watchful
             peer.handshake.precompute(self.identity)
@@ -378,7 +384,7 @@ class Device:
             if change.persistent_keepalive and not peer.timers.interval:
                 peer.timers.keepalive_now = True
             peer.timers.interval = change.persistent_keepalive * SECOND
-        self.look(peer, now)
+        return peer
 
     def _remove(self, peer: Peer) -> None:
         self._forget(peer)
@@ -389,7 +395,6 @@ class Device:
 
     def snapshot(self) -> DeviceSnapshot:
         """Return the device as it is, without port and mark; the keys in it are the live ones."""
-        return DeviceSnapshot(
-            private_key=None if self.identity is None else self.identity.private,
-            peers=tuple(peer_snapshot(peer, self.engine.peer_info(peer.id)) for peer in self.peers),
-        )
+        private = None if self.identity is None else self.identity.private
+        peers = tuple(peer_snapshot(peer, self.engine.peer_info(peer.id)) for peer in self.peers)
+        return DeviceSnapshot(private_key=private, peers=peers)

@@ -16,7 +16,7 @@ comes back changes a peer only if it has to:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from providers.wireguard.fromconfig import literal
@@ -124,13 +124,17 @@ class Names:
         for key in self._endpoints:
             self._look_up(key)
 
-    def check(self, peers: Iterable[tuple[bytes, int, bool]], now: int) -> None:
-        """Look up names of peers whose handshakes fail, given as (key, attempts, up)."""
-        for key, attempts, up in peers:
-            if key in self._endpoints:
-                renewal = self._renewals.setdefault(key, Renewal())
-                if renewal.due(attempts, up, now):
-                    self._look_up(key, failing=True)
+    def check(self, state: Callable[[bytes], tuple[int, bool] | None], now: int) -> None:
+        """Look up names of peers whose handshakes fail: `state` gives (attempts, up) by key, None
+        for a peer that is gone.
+        """
+        for key in self._endpoints:
+            found = state(key)
+            if found is None:
+                continue
+            renewal = self._renewals.setdefault(key, Renewal())
+            if renewal.due(*found, now):
+                self._look_up(key, failing=True)
 
     async def close(self) -> None:
         """End every lookup."""

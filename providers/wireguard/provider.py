@@ -129,9 +129,9 @@ class WireGuardProvider(PacketTunnelProvider):
             await self._uapi.start()
         self._names = Names(context.resolve, self._address_of, self._move_peer, self._note)
         self._names.use(config)
-        for peer in config.peers:
-            if literal(peer.endpoint) is not None and peer.public_key in self._device.peers.by_key:
-                self._device.connect(peer.public_key, self._engine.now())
+        placed = [peer.public_key for peer in config.peers if literal(peer.endpoint) is not None]
+        known = [key for key in placed if key in self._device.peers.by_key]
+        self._device.connect(self._engine.now(), *known)
         self._settle()
 
     async def stop_tunnel(self, reason: StopReason) -> None:
@@ -218,13 +218,7 @@ class WireGuardProvider(PacketTunnelProvider):
             now = self.engine.now()
             self.device.handle_timeout(now)
             if self._names is not None:
-                self._names.check(
-                    (
-                        (p.public_key, p.timers.attempts, p.phase is Phase.UP)
-                        for p in self.device.peers
-                    ),
-                    now,
-                )
+                self._names.check(self._attempts, now)
         finally:
             self._settle()
 
@@ -271,6 +265,11 @@ class WireGuardProvider(PacketTunnelProvider):
         end = self.engine.peer_info(self.device.peers.by_key[public_key].id).endpoint
         return None if end is None else end.address
 
+    def _attempts(self, public_key: bytes) -> tuple[int, bool] | None:
+        """Return a peer's initiations in a row, and whether it is up; None for one that is gone."""
+        peer = self.device.peers.by_key.get(public_key)
+        return None if peer is None else (peer.timers.attempts, peer.phase is Phase.UP)
+
     def _move_peer(self, public_key: bytes, address: Address, port: int) -> None:
         """Reach a peer at another address from now on."""
         change = PeerChange(public_key, update_only=True, endpoint=(address, port))
@@ -279,7 +278,7 @@ class WireGuardProvider(PacketTunnelProvider):
         self.device.configure(numbered(DeviceChange(peers=(change,))), now)
         self._permit_no_more()
         if public_key in self.device.peers.by_key:
-            self.device.connect(public_key, now)
+            self.device.connect(now, public_key)
         self._settle()
 
     def _note(self, public_key: bytes, text: str) -> None:

@@ -52,9 +52,12 @@ class Schedule(Generic[Owner]):
                 return when
         return None
 
-    def take_due(self, now: int) -> Iterator[Owner]:
-        """Yield each owner whose deadline has come; it then has none."""
-        while (when := self.next()) is not None and when <= now:
+    def take_due(self, now: int, most: int) -> Iterator[Owner]:
+        """Yield owners whose deadline has come, so many at most, the earliest first; such a one
+        then has none.
+        """
+        while most and (when := self.next()) is not None and when <= now:
+            most -= 1
             owner = heapq.heappop(self._heap)[2]
             del self._deadlines[owner], self._entries[owner]
             yield owner

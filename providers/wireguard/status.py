@@ -47,7 +47,8 @@ def _connected(device: Device, up: int) -> str:
 
 def _waiting(device: Device, trouble: str, path: Path | None) -> str:
     """Say what is waited for, by the peer that is nearest to being up; no figure that grows."""
-    first = min(device.peers, key=lambda peer: _URGENCY[peer.phase])
+    phase = next(phase for phase in _URGENCY if device.peers.phases[phase])
+    first = next(peer for peer in device.peers if peer.phase is phase)
     info = device.engine.peer_info(first.id)
     if not first.usable or info.endpoint is None or first.phase is Phase.NEW:
         text = first.reason(device.engine.now(), has_identity=True) or "waiting for the peer"
@@ -67,10 +68,7 @@ def _unrouted(endpoint: Endpoint, path: Path | None) -> str:
     return f", but {path.interface.name} has no IPv{version} route"
 
 
-_URGENCY = {phase: place for place, phase in enumerate((Phase.TRYING, Phase.FAILED, Phase.NEW))} | {
-    Phase.RESTING: 3,
-    Phase.UP: 4,
-}
+_URGENCY = (Phase.TRYING, Phase.FAILED, Phase.NEW, Phase.RESTING, Phase.UP)
 
 
 def shown(endpoint: Endpoint) -> str:
