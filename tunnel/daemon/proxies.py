@@ -148,4 +148,4 @@ def _listener(way: _Way, far: Dialer, log: logging.Logger, capacity: Capacity | 
         return UdpForward(far, to.host, to.port)
     from tunnel.proxy.tcpforward import TcpForward
 
-    return TcpForward(far, to, log, capacity, inside=way.kind == "expose").clients
+    return TcpForward(far, to, log, capacity).clients

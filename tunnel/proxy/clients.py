@@ -11,9 +11,9 @@ from typing import Final, Protocol
 from tunnel.errors import TunnelError
 from tunnel.proxy.capacity import Capacity
 from tunnel.proxy.dialer import Dialer, Opened, Opening, Patience, Server
-from tunnel.proxy.relay import Carrier
+from tunnel.proxy.relay import End
 
-CONNECT_SECONDS: Final = 30.0
+CONNECT_SECONDS = 30.0
 #: Clients mostly speak first, and a moment after they are told that they may.
 _PATIENCE: Final = Patience(CONNECT_SECONDS, 0.002)
 
@@ -33,7 +33,7 @@ class Clients:
 
     def __init__(
         self,
-        make: Callable[[], asyncio.BaseProtocol],
+        make: Callable[[], Any],
         network: Dialer,
         log: logging.Logger,
         capacity: Capacity | None = None,
@@ -75,7 +75,7 @@ class Clients:
                 self._empty.set_result(None)
 
 
-async def dial(network: Dialer, far: Carrier, host: str, port: int) -> None:
+async def dial(network: Dialer, far: End, host: str, port: int) -> None:
     """Give an end a connection, within a bounded time. Raises OSError, of which TimeoutError is
     one.
     """

@@ -14,18 +14,17 @@ What the ways into a tunnel differ in is `came`, `heard`, `granted` and `failed`
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from tunnel.proxy.clients import Clients, dial, dial_at_once
 from tunnel.proxy.dialer import Opening
-from tunnel.proxy.relay import Carrier, End, SocketEnd, join, reset
+from tunnel.proxy.relay import End, join, reset
 
 _EARLY_MOST: Final = 65_536  # bytes that a client may send before it is connected
 
 
-class Guest(Carrier, ABC):
-    """One client, from its first byte to its last; to be mixed with `End` or `SocketEnd`."""
+class Guest(End):
+    """One client, from its first byte to its last."""
 
     __slots__ = ("_deadline", "_early", "_loop", "_opening", "_task", "_waits", "clients")
 
@@ -41,9 +40,10 @@ class Guest(Carrier, ABC):
 
     # ---- what the ways differ in ----
 
-    @abstractmethod
     def came(self, *, full: bool) -> None:
         """It is there; with `full` only to hear that there is no place for it."""
+        if full:
+            reset(self.transport)
 
     def heard(self, data: bytes) -> None:
         """Take what it sends before `dial`."""
@@ -52,16 +52,16 @@ class Guest(Carrier, ABC):
         """It did not say what it wants in time."""
         self.transport.abort()
 
-    def far_end(self) -> Carrier:
+    def far_end(self) -> End:
         """Make the end of its destination."""
         return Far(self)
 
-    def granted(self, far: Carrier) -> None:
+    def granted(self, far: End) -> None:
         """Its destination is there: tell it, if it is to be told."""
 
-    @abstractmethod
     def failed(self, error: BaseException) -> None:
         """There is no connection."""
+        reset(self.transport)  # as the destination itself would refuse
 
     # ---- what happens ----
 
@@ -162,7 +162,7 @@ class Guest(Carrier, ABC):
         if not self.transport.is_closing():
             self.failed(error)
 
-    def connected(self, far: Carrier) -> None:
+    def connected(self, far: End) -> None:
         """The destination is there: say so, then carry."""
         self._waits = False
         if self.transport.is_closing():
@@ -179,7 +179,7 @@ class Guest(Carrier, ABC):
             self.eof_received()
 
 
-class _Far(Carrier):
+class Far(End):
     """A client's destination. It is joined as soon as it stands, before anything comes of it."""
 
     __slots__ = ("_guest",)
@@ -189,17 +189,6 @@ class _Far(Carrier):
         self._guest = guest
 
     def connection_made(self, transport: Any) -> None:
+        """Be joined."""
         self.transport = transport
         self._guest.connected(self)
-
-
-class Far(_Far, End):
-    """In the tunnel."""
-
-    __slots__ = ()
-
-
-class FarSocket(_Far, SocketEnd):
-    """On the machine."""
-
-    __slots__ = ()

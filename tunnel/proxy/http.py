@@ -25,12 +25,12 @@ from tunnel.proxy.dialer import Dialer
 from tunnel.proxy.guest import Far, Guest
 from tunnel.proxy.httpbody import Body, Head
 from tunnel.proxy.httphead import BadHead, Request, may_begin, read_answer, read_request
-from tunnel.proxy.relay import Carrier, SocketEnd, reset
+from tunnel.proxy.relay import End, reset
 
 #: Seconds that a client has to send its request's head.
-HEAD_SECONDS: Final = 30.0
+HEAD_SECONDS = 30.0
 #: Seconds, and bytes, that a refused client may still send, so that it gets to read why.
-LINGER_SECONDS: Final = 2.0
+LINGER_SECONDS = 2.0
 LINGER_BYTES: Final = 16 << 20
 _GRANTED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -62,7 +62,7 @@ class HttpProxy:
         return self._credentials.admit(name, password)
 
 
-class _Client(Guest, SocketEnd):
+class _Client(Guest):
     """One client. Its head is collected, then its request has a place and, if plain, a body."""
 
     __slots__ = ("_body", "_first", "_head", "_left", "_proxy", "_to")
@@ -117,10 +117,10 @@ class _Client(Guest, SocketEnd):
             self._body = Body(request.length)
         self.dial(request.to.host, request.to.port, rest)
 
-    def far_end(self) -> Carrier:
+    def far_end(self) -> End:
         return Far(self) if self._body is None else _Origin(self)
 
-    def granted(self, far: Carrier) -> None:
+    def granted(self, far: End) -> None:
         if self._body is None:
             self.transport.write(_GRANTED)
         else:

@@ -12,7 +12,6 @@ kernel's socket has must be copied out of it, and is, into memory that it is sen
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 import threading
@@ -25,14 +24,18 @@ CHUNK: Final = 64 * 1024
 """Bytes that are read of a socket at once; few enough to be handled while in the cache."""
 
 
-class Carrier:
-    """One of two; `other` is where what comes goes, None until both are there."""
+class End:
+    """One of two; `other` is where what comes goes, None until both are there.
+
+    A protocol of either kind, without its base class: the stack's transports give bytes that stay
+    as they are, uvloop's fill a buffer.
+    """
 
     __slots__ = ("finished", "other", "transport")
 
     def __init__(self) -> None:
         self.transport: Any = None
-        self.other: Carrier | None = None
+        self.other: End | None = None
         self.finished = False  # this side sends no more
 
     def connection_made(self, transport: Any) -> None:
@@ -78,28 +81,18 @@ class Carrier:
         if other is not None and not other.finished and not other.transport.is_closing():
             other.transport.resume_reading()
 
-
-class End(Carrier, asyncio.Protocol):
-    """Of a transport that gives bytes."""
-
-    __slots__ = ()
-
-
-class SocketEnd(Carrier, asyncio.BufferedProtocol):
-    """Of a kernel's socket.
-
-    A buffer is filled and handed on at one go, so all sockets of a thread share one. Where it is
-    well filled it is given away, and another taken; else its bytes are copied.
-    """
-
-    __slots__ = ()
-
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where to receive: as much as leaves on the other side at once."""
-        if not _shared.buffer:
-            _shared.buffer = memoryview(bytearray(CHUNK))
-        unit = self.other.transport.get_extra_info("unit") if self.other else None
-        return _shared.buffer[:unit] if unit else _shared.buffer
+        """Return where to receive of a kernel's socket: as much as leaves there at once.
+
+        A buffer is filled and handed on at one go, so all sockets of a thread share one. Where it
+        is well filled it is given away, and another taken; else its bytes are copied.
+        """
+        buffer: memoryview = getattr(_shared, "buffer", _NONE)
+        if not buffer:
+            buffer = _shared.buffer = memoryview(bytearray(CHUNK))
+        other = self.other
+        unit = other.transport.get_extra_info("unit") if other is not None else None
+        return buffer[:unit] if unit else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Carry on what came."""
@@ -112,16 +105,10 @@ class SocketEnd(Carrier, asyncio.BufferedProtocol):
 
 
 _NONE: Final = memoryview(b"")
+_shared: Final = threading.local()  # `buffer`
 
 
-class _Shared(threading.local):
-    buffer = _NONE
-
-
-_shared: Final = _Shared()
-
-
-def join(one: Carrier, other: Carrier) -> None:
+def join(one: End, other: End) -> None:
     """Let two ends whose transports stand carry to each other from now on."""
     one.other, other.other = other, one
 

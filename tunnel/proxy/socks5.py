@@ -18,7 +18,7 @@ from tunnel.proxy.clients import Clients
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.dialer import Dialer
 from tunnel.proxy.guest import Guest
-from tunnel.proxy.relay import Carrier, SocketEnd
+from tunnel.proxy.relay import End
 from tunnel.proxy.socks5wire import (
     CONNECT,
     EXPIRED,
@@ -33,7 +33,7 @@ from tunnel.proxy.socks5wire import (
 )
 
 #: Seconds that a client has for its part of the negotiation.
-NEGOTIATION: Final = 30.0
+NEGOTIATION = 30.0
 _REPLIES: Final = {
     errno.ENETUNREACH: UNREACHABLE_NET,
     errno.EHOSTUNREACH: UNREACHABLE_HOST,
@@ -55,7 +55,7 @@ class Socks5:
         self.clients = Clients(lambda: _Client(self.clients, credentials), network, log, capacity)
 
 
-class _Client(Guest, SocketEnd):
+class _Client(Guest):
     """One client: a negotiation, then a connection or datagrams."""
 
     __slots__ = ("_full", "_negotiation")
@@ -94,7 +94,7 @@ class _Client(Guest, SocketEnd):
             self.in_time()
             self.run(self._associate())
 
-    def granted(self, far: Carrier) -> None:
+    def granted(self, far: End) -> None:
         self.transport.write(reply(GRANTED, *far.transport.get_extra_info("sockname")[:2]))
 
     def failed(self, error: BaseException) -> None:
