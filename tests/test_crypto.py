@@ -1,17 +1,30 @@
-"""Which AEAD `--crypto` chooses."""
+"""Which AEAD `--crypto` chooses, and which fallbacks `--without` forces."""
 
 from __future__ import annotations
 
 import pytest
 
-from tunnel.daemon.options import CRYPTO
-from tunnel.engine import NO_AVX2, NO_AVX512
+from tunnel.daemon.options import CRYPTO, WITHOUT
+from tunnel.engine import NO_AVX2, NO_AVX512, NO_COALESCE_TCP, NO_UDP_GRO
 from tunnel.errors import MissingFacilityError
-from tunnel.primitives import CRYPTO_CHOICES, crypto_flags, crypto_name
+from tunnel.primitives import (
+    CRYPTO_CHOICES,
+    WITHOUT_CHOICES,
+    crypto_flags,
+    crypto_name,
+    without_flags,
+)
 
 
 def test_the_command_line_offers_what_there_is() -> None:
     assert CRYPTO == CRYPTO_CHOICES
+    assert WITHOUT == WITHOUT_CHOICES
+
+
+def test_fallbacks_of_the_engine_can_be_forced_together() -> None:
+    assert without_flags(()) == without_flags(["tun-offload", "tun-uso"]) == 0
+    assert without_flags(["udp-gro", "coalesce-tcp", "udp-gro"]) == NO_UDP_GRO | NO_COALESCE_TCP
+    assert without_flags(WITHOUT) == without_flags(["tun-uso", *WITHOUT[2:]])
 
 
 @pytest.mark.parametrize("choice", ["avx512", "avx2"])

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         parse as parse,
         seal as seal,
         wipe as wipe,
+        without_flags as without_flags,
     )
     from tunnel.provider import (
         PacketTunnelProvider as PacketTunnelProvider,
@@ -142,6 +143,7 @@ _HOMES = {
         "parse",
         "seal",
         "wipe",
+        "without_flags",
     ),
     "tunnel.provider": ("PacketTunnelProvider", "ProviderContext", "StopReason", "TunnelStatus"),
     "tunnel.secret": ("KEY_BYTES", "Secret", "redact"),

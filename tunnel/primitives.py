@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import errno
+import functools
+import operator
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
@@ -95,6 +98,17 @@ _CRYPTO_FLAGS: Final = {
 CRYPTO_CHOICES: Final = tuple(_CRYPTO_FLAGS)
 """What `--crypto` takes: the fastest that there is, or one by name."""
 
+_WITHOUT_FLAGS: Final = {
+    "tun-offload": 0,
+    "tun-uso": 0,
+    "udp-segment": lib.TC_NO_UDP_SEGMENT,
+    "udp-gro": lib.TC_NO_UDP_GRO,
+    "coalesce-tcp": lib.TC_NO_COALESCE_TCP,
+    "coalesce-udp": lib.TC_NO_COALESCE_UDP,
+}
+WITHOUT_CHOICES: Final = tuple(_WITHOUT_FLAGS)
+"""What `--without` takes: facilities of the kernel. Those of the TUN are the machine's."""
+
 
 def seal(key: Buffer, counter: int, data: Buffer) -> bytes:
     """Return ciphertext and tag of a data message's packet."""
@@ -133,6 +147,11 @@ def crypto_flags(choice: str) -> int:
             f"crypto {choice}: this processor does not have it; auto would take {crypto_name()}"
         )
     return flags
+
+
+def without_flags(names: Iterable[str]) -> int:
+    """Return the engine's flags that force the fallbacks of some of WITHOUT_CHOICES."""
+    return functools.reduce(operator.or_, (_WITHOUT_FLAGS[name] for name in names), 0)
 
 
 def parse(packet: Buffer) -> ParsedPacket:

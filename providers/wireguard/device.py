@@ -238,10 +238,11 @@ class Device:
     # ---- handshakes ----
 
     def connect(self, now: int, *public_keys: bytes) -> None:
-        """Begin handshakes without waiting for traffic, where none is under way."""
-        for key in public_keys:
-            self.peers.by_key[key].timers.want()
-        self._look_soon([self.peers.by_key[key] for key in public_keys], now)
+        """Begin handshakes with peers that are there, without waiting for traffic."""
+        peers = [self.peers.by_key[key] for key in public_keys if key in self.peers.by_key]
+        for peer in peers:
+            peer.timers.want()
+        self._look_soon(peers, now)
 
     def erase_keys(self, now: int) -> None:
         """Erase all sessions and handshakes, as before a suspend; traffic starts new ones."""
@@ -323,9 +324,7 @@ class Device:
     # ---- configuration ----
 
     def configure(self, change: DeviceChange, now: int) -> None:
-        """Carry out a change, but for `listen_port` and `fwmark`, which the sockets' owner does.
-        Raises ValueError, before anything is changed, for a bad value.
-        """
+        """Carry out a change but for port and mark. Raises ValueError, with nothing changed."""
         check_change(change)
         if change.private_key is not None:
             self._set_private_key(change.private_key, now)

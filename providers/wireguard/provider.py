@@ -41,6 +41,7 @@ from tunnel import (
     crypto_flags,
     crypto_name,
     tunnel_settings,
+    without_flags,
 )
 
 if TYPE_CHECKING:
@@ -103,8 +104,9 @@ class WireGuardProvider(PacketTunnelProvider):
         try:
             check_change(change)
             crypto = crypto_flags(options.get("crypto", "auto"))
-            urgency = REAL_TIME if options.get("real_time") else 0
-            self._engine = Engine(workers=context.workers, flags=crypto | urgency)
+            flags = crypto | without_flags(options.get("without", ()))
+            flags |= REAL_TIME if options.get("real_time") else 0
+            self._engine = Engine(workers=context.workers, flags=flags)
             self._log.debug("packets are sealed with %s", crypto_name(crypto))
             self._device = Device(self._engine, wall=time.time_ns)
             for worker, link in enumerate(context.links):
@@ -130,8 +132,7 @@ class WireGuardProvider(PacketTunnelProvider):
         self._names = Names(context.resolve, self._address_of, self._move_peer, self._note)
         self._names.use(config)
         placed = [peer.public_key for peer in config.peers if literal(peer.endpoint) is not None]
-        known = [key for key in placed if key in self._device.peers.by_key]
-        self._device.connect(self._engine.now(), *known)
+        self._device.connect(self._engine.now(), *placed)
         self._settle()
 
     async def stop_tunnel(self, reason: StopReason) -> None:
@@ -277,8 +278,7 @@ class WireGuardProvider(PacketTunnelProvider):
         now = self.engine.now()
         self.device.configure(numbered(DeviceChange(peers=(change,))), now)
         self._permit_no_more()
-        if public_key in self.device.peers.by_key:
-            self.device.connect(now, public_key)
+        self.device.connect(now, public_key)
         self._settle()
 
     def _note(self, public_key: bytes, text: str) -> None:

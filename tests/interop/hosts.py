@@ -23,13 +23,18 @@ from typing import Any
 
 from bench.implementations import TABLE, Daemon, Implementation, eventually
 from tools.netlab import Lab, Namespace
+from tunnel.primitives import WITHOUT_CHOICES
 
 IMPLEMENTATIONS = {one.name: one for one in TABLE}
 _OURS = IMPLEMENTATIONS["tunneld"]
 #: Ours with each of the other ways to seal packets.
 CRYPTO = [f"tunneld --crypto {choice}" for choice in ("avx2", "libcrypto")]
+#: And with the fallback of each offload, and of all; Linux 6.1 has no tun-uso.
+WITHOUT = [f"tunneld --without {choice}" for choice in WITHOUT_CHOICES]
+NO_OFFLOADS = "tunneld " + " ".join(f"--without {choice}" for choice in WITHOUT_CHOICES)
 IMPLEMENTATIONS |= {
-    name: replace(_OURS, name=name, command=(*_OURS.command, *name.split()[1:])) for name in CRYPTO
+    name: replace(_OURS, name=name, command=(*_OURS.command, *name.split()[1:]))
+    for name in (*CRYPTO, *WITHOUT, NO_OFFLOADS)
 }
 #: What is tested, and what it is tested against. The variable proves the tests themselves.
 SUBJECT = os.environ.get("TUNNELD_INTEROP_SUBJECT", "tunneld")
@@ -39,7 +44,10 @@ MTU = 1420
 TUNNELCTL = Path(sys.executable).parent / "tunnelctl"
 _serial = itertools.count()
 
-__all__ = ["CRYPTO", "MTU", "PORT", "REFERENCE", "SUBJECT", "Host", "connect", "eventually", "star"]
+__all__ = [
+    "CRYPTO", "MTU", "NO_OFFLOADS", "PORT", "REFERENCE", "SUBJECT", "WITHOUT", "Host", "connect",
+    "eventually", "star",
+]  # fmt: skip
 
 
 class Host:

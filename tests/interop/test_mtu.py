@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.interop import transfer
-from tests.interop.hosts import CRYPTO, REFERENCE, SUBJECT, connect, star
+from tests.interop.hosts import CRYPTO, NO_OFFLOADS, REFERENCE, SUBJECT, WITHOUT, connect, star
 
 pytestmark = [pytest.mark.root, pytest.mark.datapath]
 
@@ -34,7 +34,11 @@ def test_bulk(mtu: int, family: int) -> None:
 
 @pytest.mark.parametrize("mtu", [1500, 1428])
 @pytest.mark.parametrize(
-    "subject", [SUBJECT, *(pytest.param(name, marks=pytest.mark.long) for name in CRYPTO)]
+    "subject",
+    [
+        SUBJECT,
+        *(pytest.param(name, marks=pytest.mark.long) for name in (*CRYPTO, *WITHOUT, NO_OFFLOADS)),
+    ],
 )
 def test_bulk_between_two_of_ours(mtu: int, subject: str) -> None:
     """Super-segments leave and arrive whole at both ends only here."""

@@ -38,10 +38,15 @@ _TUN_DEVICE: Final = FilePath("/dev/net/tun")
 class Machine:
     """The machine that this process runs on, in the network namespace of the calling thread.
 
-    `options` are for the provider, where a session has no others.
+    `options` are for the provider, where a session has no others. `without` are facilities that are
+    not to be used (WITHOUT_CHOICES); the provider's are its option of that name.
     """
 
     options: Mapping[str, Any] = MappingProxyType({})
+    _without: Sequence[str] = ()
+
+    def __init__(self, without: Sequence[str] = ()) -> None:
+        self._without = without
 
     def check(self) -> None:
         """Raise PrivilegeError or MissingFacilityError where a tunnel cannot be made here."""
@@ -59,7 +64,8 @@ class Machine:
         """Make the tunnel interface, with one queue a worker."""
         from tunnel.tun import Tun
 
-        return Tun.create(name, workers)
+        offload, uso = (kind not in self._without for kind in ("tun-offload", "tun-uso"))
+        return Tun.create(name, workers, offload=offload, uso=uso)
 
     def outer_sockets(self, workers: int) -> OuterSockets:
         """Return the outer sockets, not yet open."""

@@ -20,6 +20,9 @@ LOG_LEVELS: Final = ("error", "warning", "info", "debug")
 WORKERS_MAX: Final = 16
 CONFIRM_MAX: Final = 86_400  # seconds
 CRYPTO: Final = ("auto", "avx512", "avx2", "libcrypto")
+WITHOUT: Final = (
+    "tun-offload", "tun-uso", "udp-segment", "udp-gro", "coalesce-tcp", "coalesce-udp"
+)  # fmt: skip
 
 T = TypeVar("T")
 
@@ -37,6 +40,7 @@ class Options:
     provider: str = "wireguard"
     workers: int = 1
     crypto: str = "auto"
+    without: tuple[str, ...] = ()
     realtime: bool = True
     check: bool = False
     log_level: str = "info"
@@ -98,6 +102,12 @@ class Options:
 @click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=1, show_default=True)
 @click.option("--crypto", type=click.Choice(CRYPTO), default="auto", show_default=True)
 @click.option(
+    "--without",
+    type=click.Choice(WITHOUT),
+    multiple=True,
+    help="Do without this offload of the kernel, where it or a driver has it wrong.",
+)
+@click.option(
     "--realtime",
     type=click.Choice(("auto", "off")),
     default="auto",
@@ -141,6 +151,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
         provider=values["provider"],
         workers=values["workers"],
         crypto=values["crypto"],
+        without=values["without"],
         realtime=values["realtime"] == "auto",
         check=values["check"],
         log_level=values["log_level"],

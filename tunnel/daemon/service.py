@@ -115,7 +115,7 @@ def machine_for(plan: Plan) -> Machine:
         return UserspaceMachine(plan.config.interface.mtu)
     from tunnel.daemon.machine import Machine
 
-    return Machine()
+    return Machine(plan.options.without)
 
 
 # ---- running ----
@@ -151,6 +151,7 @@ class _Service:
             manage=plan.managed,
             options={
                 "crypto": plan.options.crypto,
+                "without": plan.options.without,
                 "real_time": plan.options.realtime,
             },
             machine=machine_for(plan),
