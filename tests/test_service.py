@@ -96,8 +96,8 @@ def test_only_a_name_alone_goes_to_the_background() -> None:
 SYNOPSIS = """
     --config --bind --prohibit --avoid --classify --include-all-networks --exclude-local-networks
     --allow-inbound --confirm --lockdown-on-exit --provider --userspace --socks5 --http-proxy
-    --proxy-credentials --forward --expose --workers --crypto --without --foreground --check --log-level
-    --ephemeral-key
+    --proxy-credentials --forward --expose --workers --crypto --foreground --check --log-level
+    --ephemeral-key --without
 """
 
 

@@ -37,7 +37,8 @@ def test_bulk(mtu: int, family: int) -> None:
     "subject",
     [
         SUBJECT,
-        *(pytest.param(name, marks=pytest.mark.long) for name in (*CRYPTO, *WITHOUT, NO_OFFLOADS)),
+        *(pytest.param(name, marks=pytest.mark.long) for name in (*CRYPTO, *WITHOUT)),
+        pytest.param(NO_OFFLOADS, marks=pytest.mark.long, id="tunneld without any"),
     ],
 )
 def test_bulk_between_two_of_ours(mtu: int, subject: str) -> None:
