@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 
 from tunnel import open_, seal
-from tunnel.engine import NO_AVX2, NO_AVX512
+from tunnel.engine import NO_AVX2, NO_AVX512, NO_IFMA
 from tunnel.primitives import crypto_name
 
 SIZES = (64, 512, 1420)
 BATCH, BATCHES = 64, 16
 KEY = bytes(range(32))
-CHOICES = {"avx512": 0, "avx2": NO_AVX512, "libcrypto": NO_AVX512 | NO_AVX2}
+CHOICES = {
+    "avx512ifma": 0,
+    "avx512": NO_IFMA,
+    "avx2": NO_AVX512,
+    "libcrypto": NO_AVX512 | NO_AVX2,
+}
 
 
 @pytest.fixture(params=CHOICES)

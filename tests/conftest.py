@@ -18,6 +18,7 @@ FACILITIES = {
     "UDP_GRO": engine.NO_UDP_GRO,
     "coalesced TCP": engine.NO_COALESCE_TCP,
     "coalesced UDP": engine.NO_COALESCE_UDP,
+    "IFMA": engine.NO_IFMA,
     "AVX-512": engine.NO_AVX512,
     "vector instructions": engine.NO_AVX512 | engine.NO_AVX2,
 }

@@ -91,7 +91,8 @@ def hchacha20(key: Buffer, nonce: Buffer) -> bytes:
 
 _CRYPTO_FLAGS: Final = {
     "auto": 0,
-    "avx512": 0,
+    "avx512ifma": 0,
+    "avx512": lib.TC_NO_IFMA,
     "avx2": lib.TC_NO_AVX512,
     "libcrypto": lib.TC_NO_AVX512 | lib.TC_NO_AVX2,
 }

@@ -22,6 +22,7 @@
 #define TC_NO_COALESCE_UDP 8
 #define TC_NO_AVX512 16
 #define TC_NO_AVX2 32
+#define TC_NO_IFMA 128
 /* And one that asks: workers run in real time where the process may, and else as ever. */
 #define TC_REAL_TIME 64
 
@@ -230,7 +231,8 @@ int tc_parse(const uint8_t *packet, uint32_t length, tc_packet *out);
 void tc_hchacha20(const uint8_t *key, const uint8_t *nonce, uint8_t *out);
 int tc_seal(const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
 int tc_open(const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
-/* What an engine with these flags seals and opens packets with: "avx512", "avx2", "libcrypto". */
+/* What an engine with these flags seals and opens packets with: "avx512ifma", "avx512", "avx2",
+ * "libcrypto". */
 const char *tc_crypto_name(uint32_t flags);
 /* Overwrites memory in a way that the compiler may not drop. */
 void tc_wipe(uint8_t *memory, uint32_t length);

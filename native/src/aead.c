@@ -22,7 +22,9 @@ struct tc_aead {
 
 static const tc_aead_kernel *choose(uint32_t flags) {
     const tc_aead_kernel *kernel = NULL;
-    if (!(flags & TC_NO_AVX512))
+    if (!(flags & (TC_NO_AVX512 | TC_NO_IFMA)))
+        kernel = tc_kernel_avx512ifma();
+    if (!kernel && !(flags & TC_NO_AVX512))
         kernel = tc_kernel_avx512();
     if (!kernel && !(flags & TC_NO_AVX2))
         kernel = tc_kernel_avx2();

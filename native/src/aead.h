@@ -19,7 +19,8 @@ typedef struct {
     bool ok;         /* set by tc_aead_open: the tag was right; otherwise out is zeros */
 } tc_aead_job;
 
-/* flags: TC_NO_AVX512 and TC_NO_AVX2. NULL when memory or the algorithm is missing. */
+/* flags: TC_NO_IFMA, TC_NO_AVX512 (IFMA among it) and TC_NO_AVX2. NULL when memory or the algorithm
+ * is missing. */
 tc_aead *tc_aead_new(uint32_t flags);
 void tc_aead_free(tc_aead *aead);
 int tc_aead_seal(tc_aead *aead, tc_aead_job *jobs, size_t count);    /* 0 or -EIO */

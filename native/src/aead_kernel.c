@@ -3,6 +3,25 @@
 
 #if defined(__x86_64__)
 
+static bool has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("bmi2");
+}
+
+const tc_aead_kernel *tc_kernel_avx512ifma(void) {
+    static const tc_aead_kernel KERNEL = {
+        .name = "avx512ifma",
+        .lanes = 16,
+        .width = 8,
+        .least = 2,
+        .make_keys = tc_keys_avx512,
+        .crypt = tc_chacha_avx512,
+        .authenticate = tc_poly_ifma,
+    };
+    return has_avx512() && tc_has_ifma() ? &KERNEL : NULL;
+}
+
 const tc_aead_kernel *tc_kernel_avx512(void) {
     static const tc_aead_kernel KERNEL = {
         .name = "avx512",
@@ -13,10 +32,7 @@ const tc_aead_kernel *tc_kernel_avx512(void) {
         .crypt = tc_chacha_avx512,
         .authenticate = tc_poly_avx512,
     };
-    bool usable = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                  __builtin_cpu_supports("bmi2");
-    return usable ? &KERNEL : NULL;
+    return has_avx512() ? &KERNEL : NULL;
 }
 
 const tc_aead_kernel *tc_kernel_avx2(void) {
@@ -32,6 +48,10 @@ const tc_aead_kernel *tc_kernel_avx2(void) {
 }
 
 #else
+
+const tc_aead_kernel *tc_kernel_avx512ifma(void) {
+    return NULL;
+}
 
 const tc_aead_kernel *tc_kernel_avx512(void) {
     return NULL;

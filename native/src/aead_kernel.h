@@ -46,10 +46,15 @@ void tc_keys_avx2(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_B
 void tc_chacha_avx512(const tc_chacha_run *runs, size_t count, tc_poly_pair *pair);
 void tc_chacha_avx2(const tc_chacha_run *runs, size_t count, tc_poly_pair *pair);
 void tc_poly_avx512(const tc_poly_message *messages, size_t count);
+void tc_poly_ifma(const tc_poly_message *messages, size_t count);
 
 /* NULL where the processor, or the compiler's target, has no such instructions. */
+const tc_aead_kernel *tc_kernel_avx512ifma(void);
 const tc_aead_kernel *tc_kernel_avx512(void);
 const tc_aead_kernel *tc_kernel_avx2(void);
+
+/* Whether the processor multiplies 52 bits. */
+bool tc_has_ifma(void);
 
 void tc_batch_seal(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count);
 size_t tc_batch_open(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count);

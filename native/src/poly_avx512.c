@@ -1,19 +1,18 @@
 /* Poly1305 with AVX-512: eight messages at once, one in each 64-bit lane, in limbs of 26 bits,
  * since the widest multiplication without IFMA is 32 x 32 -> 64. */
-#include "poly_layout.h"
+#include "aead_kernel.h"
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-#include <stdalign.h>
-
-#define VECTOR __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi2")))
 #if !defined(__clang__)
 #pragma GCC optimize("no-tree-ter")
 #endif
-#define INLINE VECTOR static inline __attribute__((always_inline))
+#include "poly_lanes.h"
 
-enum { WIDTH = 8, LIMBS = 5 };
+#define VECTOR __attribute__((target(TC_AVX512)))
+#define INLINE TC_INLINE_AVX512
+
+enum { LIMBS = 5, TOP_BIT = 1 << 24 };
 
 typedef struct {
     __m512i limb[LIMBS];
@@ -86,43 +85,6 @@ INLINE number carried(__m512i sum[LIMBS]) {
     return n;
 }
 
-/* The four 64-bit words of 32 bytes of each message: word w of message i to lane i of words[w]. */
-INLINE void gather(__m512i words[4], const __m256i pieces[WIDTH]) {
-    __m512i even[4];
-    for (int i = 0; i < 4; i++) { /* messages 0 and 2, 1 and 3, 4 and 6, 5 and 7 */
-        int first = (i & 1) + (i & 2) * 2;
-        even[i] = _mm512_inserti64x4(_mm512_castsi256_si512(pieces[first]), pieces[first + 2], 1);
-    }
-    __m512i a = _mm512_unpacklo_epi64(even[0], even[1]);
-    __m512i b = _mm512_unpackhi_epi64(even[0], even[1]);
-    __m512i c = _mm512_unpacklo_epi64(even[2], even[3]);
-    __m512i d = _mm512_unpackhi_epi64(even[2], even[3]);
-    words[0] = _mm512_shuffle_i64x2(a, c, 0x88);
-    words[1] = _mm512_shuffle_i64x2(b, d, 0x88);
-    words[2] = _mm512_shuffle_i64x2(a, c, 0xdd);
-    words[3] = _mm512_shuffle_i64x2(b, d, 0xdd);
-}
-
-/* 32 bytes of each message, zeros where it has not begun or has ended. */
-INLINE void load_edges(__m256i pieces[WIDTH], const tc_poly_layout *l, int64_t at) {
-    const __m512i none = _mm512_setzero_si512(), one = _mm512_set1_epi64(1);
-    const __m512i all = _mm512_set1_epi64(TC_PAIR_BYTES), here = _mm512_set1_epi64(at);
-    __m512i from = _mm512_sub_epi64(_mm512_loadu_si512(l->start), here);
-    __m512i to = _mm512_sub_epi64(_mm512_loadu_si512(l->end), here);
-    from = _mm512_sllv_epi64(one, _mm512_min_epi64(_mm512_max_epi64(from, none), all));
-    to = _mm512_sllv_epi64(one, _mm512_min_epi64(_mm512_max_epi64(to, none), all));
-    alignas(64) uint64_t masks[WIDTH];
-    _mm512_store_si512(masks, _mm512_sub_epi64(to, from));
-    for (int i = 0; i < WIDTH; i++)
-        pieces[i] = _mm256_maskz_loadu_epi8((__mmask32)masks[i], tc_poly_place(l, i, at));
-}
-
-/* The 2^128 bit of the block at this byte of the sequence, where the message has one there. */
-INLINE __m512i top_bit(const tc_poly_layout *l, int64_t at) {
-    __mmask8 begun = _mm512_cmple_epi64_mask(_mm512_loadu_si512(l->start), _mm512_set1_epi64(at));
-    return _mm512_maskz_set1_epi64(begun, 1 << 24);
-}
-
 /* h = (h + m1) r^2 + m2 r, for a pair of blocks. m2 goes first: it need not wait for h. */
 INLINE void absorb(number *h, const __m512i words[4], const __m512i top[2], const factor *r,
                    const factor *r2) {
@@ -140,31 +102,36 @@ INLINE void absorb(number *h, const __m512i words[4], const __m512i top[2], cons
 
 INLINE void inner_pair(number *h, const tc_poly_layout *l, int64_t at, const factor *r,
                        const factor *r2) {
-    const __m512i top[2] = {_mm512_set1_epi64(1 << 24), _mm512_set1_epi64(1 << 24)};
-    __m256i pieces[WIDTH];
+    const __m512i top[2] = {_mm512_set1_epi64(TOP_BIT), _mm512_set1_epi64(TOP_BIT)};
     __m512i words[4];
-    for (int i = 0; i < WIDTH; i++)
-        pieces[i] = _mm256_loadu_si256((const void *)tc_poly_place(l, i, at));
-    gather(words, pieces);
+    tc_lanes_inner(words, l, at);
     absorb(h, words, top, r, r2);
 }
 
 VECTOR static void outer_pair(number *h, const tc_poly_layout *l, int64_t at, const factor *r,
                               const factor *r2) {
-    __m256i pieces[WIDTH];
+    const __m512i top[2] = {tc_lanes_top(l, at, TOP_BIT), tc_lanes_top(l, at + 16, TOP_BIT)};
     __m512i words[4];
-    load_edges(pieces, l, at);
-    gather(words, pieces);
-    if (at + TC_PAIR_BYTES == l->bytes) {
-        words[2] = _mm512_loadu_si512(l->last[0]);
-        words[3] = _mm512_loadu_si512(l->last[1]);
-    }
-    const __m512i top[2] = {top_bit(l, at), top_bit(l, at + 16)};
+    tc_lanes_outer(words, l, at);
     absorb(h, words, top, r, r2);
 }
 
+/* h = (h + m) r, for the block of lengths. */
+INLINE void absorb_last(number *h, const tc_poly_layout *l, const factor *r) {
+    __m512i sum[LIMBS];
+    number m = split(_mm512_loadu_si512(l->last[0]), _mm512_loadu_si512(l->last[1]),
+                     _mm512_set1_epi64(TOP_BIT));
+    for (int i = 0; i < LIMBS; i++) {
+        m.limb[i] = _mm512_add_epi64(m.limb[i], h->limb[i]);
+        sum[i] = _mm512_setzero_si512();
+    }
+    multiply_add(sum, &m, r);
+    *h = carried(sum);
+}
+
 /* h modulo 2^130 - 5, plus s modulo 2^128. */
-INLINE void finish(const number *h, const __m512i s[2], uint64_t low[WIDTH], uint64_t high[WIDTH]) {
+INLINE void finish(const number *h, const __m512i s[2], const tc_poly_message *messages,
+                   size_t count) {
     __m512i x[LIMBS], g[LIMBS];
     for (int i = 0; i < LIMBS; i++)
         x[i] = h->limb[i];
@@ -191,19 +158,13 @@ INLINE void finish(const number *h, const __m512i s[2], uint64_t low[WIDTH], uin
     __mmask8 carry = _mm512_cmplt_epu64_mask(l, s[0]);
     u = _mm512_add_epi64(u, s[1]);
     u = _mm512_mask_add_epi64(u, carry, u, _mm512_set1_epi64(1));
-    _mm512_storeu_si512(low, l);
-    _mm512_storeu_si512(high, u);
+    tc_lanes_tags(l, u, messages, count);
 }
 
 VECTOR void tc_poly_avx512(const tc_poly_message *messages, size_t count) {
-    __m256i keys[WIDTH];
     __m512i words[4], square[LIMBS];
-    for (size_t i = 0; i < WIDTH; i++)
-        keys[i] = _mm256_loadu_si256((const void *)messages[i < count ? i : 0].key);
-    gather(words, keys);
-    number r_number = split(_mm512_and_si512(words[0], _mm512_set1_epi64(0x0ffffffc0fffffff)),
-                            _mm512_and_si512(words[1], _mm512_set1_epi64(0x0ffffffc0ffffffc)),
-                            _mm512_setzero_si512());
+    tc_lanes_keys(words, messages, count);
+    number r_number = split(words[0], words[1], _mm512_setzero_si512());
     factor r = factor_of(r_number);
     for (int i = 0; i < LIMBS; i++)
         square[i] = _mm512_setzero_si512();
@@ -211,7 +172,7 @@ VECTOR void tc_poly_avx512(const tc_poly_message *messages, size_t count) {
     factor r2 = factor_of(carried(square));
 
     tc_poly_layout l;
-    tc_poly_lay_out(&l, messages, count, WIDTH);
+    tc_poly_lay_out(&l, messages, count);
     number h;
     for (int i = 0; i < LIMBS; i++)
         h.limb[i] = _mm512_setzero_si512();
@@ -222,13 +183,9 @@ VECTOR void tc_poly_avx512(const tc_poly_message *messages, size_t count) {
         inner_pair(&h, &l, at, &r, &r2);
     for (; at < l.bytes; at += TC_PAIR_BYTES)
         outer_pair(&h, &l, at, &r, &r2);
-
-    uint64_t tag[2][WIDTH];
-    finish(&h, words + 2, tag[0], tag[1]);
-    for (size_t i = 0; i < count; i++) {
-        memcpy(messages[i].tag, &tag[0][i], 8);
-        memcpy(messages[i].tag + 8, &tag[1][i], 8);
-    }
+    if (tc_poly_last_alone(&l))
+        absorb_last(&h, &l, &r);
+    finish(&h, words + 2, messages, count);
 }
 
 #endif

@@ -3,7 +3,8 @@
  * Two blocks a step, h = (h + m1) r^2 + m2 r, so that one carry serves two blocks. Messages of
  * unequal length are aligned at their ends in one sequence of pairs of blocks: a shorter one begins
  * with blocks that are zero and lack the 2^128 bit, which leave h = 0 as it is. So all lanes run
- * alike, and none needs to be masked in the arithmetic. */
+ * alike, and none needs to be masked in the arithmetic. The block of lengths is the second of the
+ * last pair, or comes alone after it, so that the longest message begins with a whole pair. */
 #ifndef TC_POLY_LAYOUT_H
 #define TC_POLY_LAYOUT_H
 
@@ -11,7 +12,6 @@
 
 #define TC_POLY_WIDTH 8
 #define TC_PAIR_BYTES 32
-#define TC_LAST_BYTES 16 /* the block of lengths, which ends the sequence */
 
 typedef struct {
     uintptr_t zero[TC_POLY_WIDTH]; /* where the sequence's byte 0 would be in memory */
@@ -20,7 +20,8 @@ typedef struct {
     uint64_t last[2][TC_POLY_WIDTH];
     int64_t inner_start; /* a whole number of pairs: from here all messages have begun, */
     int64_t inner_end;   /* and up to here none has ended */
-    int64_t bytes;       /* of the sequence */
+    int64_t data_end;    /* where the messages' padding ends, and the block of lengths comes */
+    int64_t bytes;       /* of the pairs: with it or up to it */
 } tc_poly_layout;
 
 static inline int64_t tc_round_up(int64_t bytes, int64_t unit) {
@@ -28,17 +29,18 @@ static inline int64_t tc_round_up(int64_t bytes, int64_t unit) {
 }
 
 /* Lanes from count on repeat the first message, and their tags are not used. */
-static inline void tc_poly_lay_out(tc_poly_layout *l, const tc_poly_message *messages, size_t count,
-                                   size_t width) {
+static inline void tc_poly_lay_out(tc_poly_layout *l, const tc_poly_message *messages,
+                                   size_t count) {
     int64_t longest = 0;
     for (size_t i = 0; i < count; i++)
         longest = messages[i].length > longest ? messages[i].length : longest;
-    l->bytes = tc_round_up(tc_round_up(longest, 16) + TC_LAST_BYTES, TC_PAIR_BYTES);
+    l->data_end = tc_round_up(longest, 16);
+    l->bytes = tc_round_up(l->data_end, TC_PAIR_BYTES);
     l->inner_start = 0;
     l->inner_end = l->bytes;
-    for (size_t i = 0; i < width; i++) {
+    for (size_t i = 0; i < TC_POLY_WIDTH; i++) {
         const tc_poly_message *m = &messages[i < count ? i : 0];
-        int64_t start = l->bytes - TC_LAST_BYTES - tc_round_up(m->length, 16);
+        int64_t start = l->data_end - tc_round_up(m->length, 16);
         int64_t end = start + m->length;
         l->zero[i] = (uintptr_t)m->data - (uintptr_t)start;
         l->start[i] = start;
@@ -52,6 +54,11 @@ static inline void tc_poly_lay_out(tc_poly_layout *l, const tc_poly_message *mes
     l->inner_end &= -TC_PAIR_BYTES;
     if (l->inner_end < l->inner_start)
         l->inner_end = l->inner_start = l->bytes;
+}
+
+/* Whether the block of lengths comes after the pairs. */
+static inline bool tc_poly_last_alone(const tc_poly_layout *l) {
+    return l->data_end == l->bytes;
 }
 
 static inline const uint8_t *tc_poly_place(const tc_poly_layout *l, int lane, int64_t at) {

@@ -4,7 +4,7 @@
 #include "fuzz.h"
 #include "reference.h"
 
-enum { PACKETS = 40, LARGEST = 2047, CHOICES = 3 };
+enum { PACKETS = 40, LARGEST = 2047, CHOICES = 4 };
 
 typedef struct {
     uint8_t key[32];
@@ -79,7 +79,7 @@ static void check(tc_aead *aead, size_t count) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const uint32_t FLAGS[CHOICES] = {0, TC_NO_AVX512, TC_NO_AVX512 | TC_NO_AVX2};
+    static const uint32_t FLAGS[CHOICES] = {0, TC_NO_IFMA, TC_NO_AVX512, TC_NO_AVX512 | TC_NO_AVX2};
     fuzz_input input = {data, size};
     size_t count = read_batch(&input);
     for (int i = 0; i < CHOICES; i++) {

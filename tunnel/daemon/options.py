@@ -19,7 +19,7 @@ DEFAULT_NAME: Final = "tunnel0"
 LOG_LEVELS: Final = ("error", "warning", "info", "debug")
 WORKERS_MAX: Final = 16
 CONFIRM_MAX: Final = 86_400  # seconds
-CRYPTO: Final = ("auto", "avx512", "avx2", "libcrypto")
+CRYPTO: Final = ("auto", "avx512ifma", "avx512", "avx2", "libcrypto")
 WITHOUT: Final = (
     "tun-offload", "tun-uso", "udp-segment", "udp-gro", "coalesce-tcp", "coalesce-udp"
 )  # fmt: skip
