@@ -119,8 +119,10 @@ def test_a_valid_mac2_passes_and_the_limiter_bounds_it(address: str) -> None:
         peer = ready(lab, address)
         fill_past_an_eighth(lab, peer)
         cookie = cookie_for(SECRET, peer.endpoint.address, peer.endpoint.port)
+        lab.engine.stop()  # so that all come at one moment
         for _ in range(8):
             peer.raw(handshake(1, PUBLIC, cookie=cookie))
+        lab.engine.start()
         counters = received(lab, 17)
         assert counters["rx_handshakes"] == 9 + 5  # the burst
         assert counters["rx_rate_limited"] == 3
@@ -148,17 +150,37 @@ def test_without_load_mac2_is_ignored() -> None:
         assert lab.wait_event(EventKind.MESSAGE)
 
 
+def test_one_address_that_wants_cookies_leaves_room_for_others() -> None:
+    with Lab() as lab:
+        flooder, other = ready(lab), lab.peer(address="127.0.0.2")
+        fill_past_an_eighth(lab, flooder)
+        lab.engine.stop()
+        for _ in range(SLOTS):
+            flooder.raw(handshake(1, PUBLIC))
+        honest = handshake(1, PUBLIC)
+        other.raw(honest)
+        lab.engine.start()
+        counters = received(lab, SLOTS // 8 + 2 + SLOTS)
+        assert counters["rx_rate_limited"] == SLOTS // 8 + 1 + SLOTS - SLOTS // 2 - 5  # the burst
+        assert honest in [event.data for event in lab.engine.read_events()]
+
+
 def test_a_full_ring_drops_and_counts_but_control_events_get_through() -> None:
     with Lab() as lab:
         peer = ready(lab)
         fill_past_an_eighth(lab, peer)
-        for _ in range(SLOTS):
-            peer.raw(handshake(1, PUBLIC))  # these want cookies: three quarters of the ring
+        others = [lab.peer(address=f"127.0.0.{number}") for number in range(2, 6)]
+        lab.engine.stop()
+        for one in (peer, *others):
+            for _ in range(SLOTS // 2):
+                one.raw(handshake(1, PUBLIC))  # these want cookies: three quarters of the ring
+        lab.engine.start()
+        wanted = received(lab, SLOTS // 8 + 1 + SLOTS * 5 // 2)
         for _ in range(SLOTS):
             peer.raw(struct.pack("<I", 3) + bytes(60))  # no room for these past the half
-        counters = received(lab, SLOTS // 8 + 1 + 2 * SLOTS)
+        counters = received(lab, SLOTS // 8 + 1 + SLOTS * 7 // 2)
         assert counters["rx_handshakes"] + counters["rx_cookie_wanted"] == SLOTS * 3 // 4
-        assert counters["rx_ring_full"] == SLOTS // 8 + 1 + 2 * SLOTS - SLOTS * 3 // 4
+        assert counters["rx_ring_full"] == wanted["rx_ring_full"] + SLOTS
         lab.engine.idle(peer.id)
         lab.engine.allow(peer.id, ip_network("10.0.0.2/32"))
         peer.send(b"")

@@ -45,7 +45,7 @@
     X(RX_BAD_SIZE, "rx_bad_size")                   /* wrong size for its type */                  \
     X(RX_MAC1_INVALID, "rx_mac1_invalid")           /* not for our public key */                   \
     X(RX_COOKIE_WANTED, "rx_cookie_wanted")         /* under load, no valid mac2; to Python */     \
-    X(RX_RATE_LIMITED, "rx_rate_limited")           /* under load, valid mac2, over the rate */    \
+    X(RX_RATE_LIMITED, "rx_rate_limited")           /* under load, over the address's rate */      \
     X(RX_RING_FULL, "rx_ring_full")                 /* Python did not keep up */                   \
     X(RX_UNKNOWN_INDEX, "rx_unknown_index")         /* no session has this receiver index */       \
     X(RX_KEY_EXPIRED, "rx_key_expired")             /* session too old, or counter too large */    \

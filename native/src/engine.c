@@ -29,9 +29,10 @@ static int init_parts(tc_engine *engine) {
     if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
         return -EIO;
     engine->limiter = tc_limiter_new(seed);
+    engine->askers = tc_limiter_new(seed);
     engine->allowed = tc_allowedips_new();
     engine->vault = tc_vault_new();
-    if (!engine->limiter || !engine->allowed || !engine->vault)
+    if (!engine->limiter || !engine->askers || !engine->allowed || !engine->vault)
         return -ENOMEM;
     int error = tc_index_init(&engine->sessions);
     if (!error)
@@ -89,6 +90,8 @@ void tc_engine_free(tc_engine *engine) {
         tc_allowedips_free(engine->allowed);
     if (engine->limiter)
         tc_limiter_free(engine->limiter);
+    if (engine->askers)
+        tc_limiter_free(engine->askers);
     pthread_mutex_destroy(&engine->handshake_lock);
     pthread_rwlock_destroy(&engine->lock);
     tc_wipe((uint8_t *)engine, sizeof *engine);

@@ -40,7 +40,8 @@ struct tc_engine {
     tc_secret *cookie;           /* its `send` half is the secret of cookies; NULL without one */
     _Atomic uint64_t load_until; /* under load until then */
     pthread_mutex_t handshake_lock;
-    tc_limiter *limiter; /* guarded by handshake_lock */
+    tc_limiter *limiter; /* of messages with mac2; guarded by handshake_lock, */
+    tc_limiter *askers;  /* as is this one: of those that want a cookie */
 
     tc_events events;
     tc_counters counters; /* of calls from Python, under the exclusive lock */

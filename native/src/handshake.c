@@ -13,6 +13,14 @@ static bool under_load(tc_engine *engine, uint64_t now, uint32_t waiting) {
     return now < atomic_load_explicit(&engine->load_until, memory_order_relaxed);
 }
 
+/* Whether an address has not come too often lately. */
+static bool in_turn(tc_engine *engine, tc_limiter *limiter, const tc_endpoint *from, uint64_t now) {
+    pthread_mutex_lock(&engine->handshake_lock);
+    bool allowed = tc_limiter_allow(limiter, from, now);
+    pthread_mutex_unlock(&engine->handshake_lock);
+    return allowed;
+}
+
 static void hand_over(tc_receiver *receiver, uint32_t kind, enum tc_counter counter,
                       const uint8_t *data, uint32_t length, const tc_endpoint *from) {
     bool room = tc_events_message(&receiver->engine->events, kind, from, data, length);
@@ -45,18 +53,18 @@ void tc_receive_handshake(tc_receiver *receiver, const uint8_t *data, uint32_t l
     if (under_load(engine, receiver->now, waiting)) {
         if (!engine->cookie ||
             !tc_mac2_valid(receiver->mac, engine->cookie->send, from, data, length)) {
-            /* Leaves the last quarter to those who have shown their address. */
+            /* Leaves the last quarter to those who have shown their address, and the one before
+             * to addresses that did not fill the first half. */
             if (waiting >= slots / 4 * 3)
                 tc_count(receiver->counters, TC_COUNT_RX_RING_FULL, 1);
+            else if (waiting >= slots / 2 && !in_turn(engine, engine->askers, from, receiver->now))
+                tc_count(receiver->counters, TC_COUNT_RX_RATE_LIMITED, 1);
             else
                 hand_over(receiver, TC_EVENT_COOKIE_WANTED, TC_COUNT_RX_COOKIE_WANTED, data, length,
                           from);
             return;
         }
-        pthread_mutex_lock(&engine->handshake_lock);
-        bool allowed = tc_limiter_allow(engine->limiter, from, receiver->now);
-        pthread_mutex_unlock(&engine->handshake_lock);
-        if (!allowed) {
+        if (!in_turn(engine, engine->limiter, from, receiver->now)) {
             tc_count(receiver->counters, TC_COUNT_RX_RATE_LIMITED, 1);
             return;
         }
