@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import subprocess
 import tempfile
@@ -115,9 +116,10 @@ def iperf_server(wire: Wire) -> Iterator[None]:
 
 def iperf(run: Run, *arguments: str) -> dict[str, Any]:
     """Run an iperf3 client on host a and return its report. The first second is not counted."""
-    words = ["iperf3", "-c", run.far, "-p", IPERF_PORT, "-t", f"{run.seconds:g}", "-O", "1", "-J"]
+    seconds = math.ceil(run.seconds)  # iperf3 cuts a fraction off, and 0 is without end
+    words = ["iperf3", "-c", run.far, "-p", IPERF_PORT, "-t", f"{seconds}", "-O", "1", "-J"]
     with iperf_server(run.wire):
-        done = run.wire.a.run([*words, *arguments], check=False, timeout=run.seconds + 30)
+        done = run.wire.a.run([*words, *arguments], check=False, timeout=seconds + 30)
     report: dict[str, Any] = json.loads(done.stdout)
     if "error" in report:
         raise RuntimeError(f"iperf3: {report['error']}")

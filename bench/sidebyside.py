@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from pathlib import Path
+from subprocess import SubprocessError
 
 from bench.bounds import reached
 from bench.implementations import Implementation, find
@@ -61,6 +62,12 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
         options.implementations = find(names, options.add)
     except LookupError as error:
         parser.error(str(error))
+    taking_part = [BEST, *(one.name for one in options.implementations)]
+    if options.base not in taking_part:
+        parser.error(f"--base: {options.base} is not one of {', '.join(taking_part)}")
+    for file in (options.json, options.markdown, options.svg):
+        if file and not file.parent.is_dir():
+            parser.error(f"{file}: there is no folder {file.parent}; make it first")
     return options
 
 
@@ -111,7 +118,7 @@ def side_by_side(options: argparse.Namespace) -> Result:
                     else:
                         with tunnelled(wire, subject) as run.tunnel:
                             _turn(run, options.measures)
-                except (RuntimeError, OSError, ValueError, KeyError) as error:
+                except (RuntimeError, OSError, ValueError, KeyError, SubprocessError) as error:
                     failed = [str(error)]
                 if run.figures.get("small"):
                     starts[name] = run.figures["small"] * 1e3
@@ -133,4 +140,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("sidebyside: interrupted; nothing is left running")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -133,6 +136,8 @@ def test_every_figure_has_one_row() -> None:
         (["--add", "other=/nonexistent {interface}", "--implementations", "other"], "nonexistent"),
         (["--measures", "tcp1,nosuch"], "nosuch"),
         (["--rounds", "0"], "--rounds"),
+        (["--base", "nosuch"], "--base: nosuch"),
+        (["--json", "/nonexistent/report.json"], "no folder /nonexistent"),
     ],
 )
 def test_wrong_options(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +152,33 @@ def test_added_implementations() -> None:
     (added,) = implementations.find(["mine"], [f"mine={command}"])
     assert added.environment == ("A=1", "B_C=x")
     assert added.command == ("sh", "-c", "true", "{interface}")
+
+
+LIVES = """
+import signal
+from tools.netlab import Lab
+with Lab() as lab:
+    space = lab.namespace("a")
+    space.start(["sh", "-c", "trap 'kill -INT $PPID; exit' TERM; while :; do sleep 0.05; done"])
+    print(lab.tag, flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.root
+def test_two_interruptions_leave_no_namespace() -> None:
+    """The second comes while the first is being cleaned up after."""
+    if os.geteuid():
+        pytest.skip("needs root: network namespaces cannot be made")
+    lives = subprocess.Popen(
+        [sys.executable, "-c", LIVES], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert lives.stdout
+    tag = lives.stdout.readline().strip()
+    assert tag in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
+    lives.send_signal(signal.SIGINT)
+    lives.communicate(timeout=20)
+    assert tag not in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
 
 
 def short_run(names: list[str], report: Path, *words: str) -> dict[str, Any]:

@@ -33,6 +33,20 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let a second Ctrl-C not end what cleans up after the first."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # another thread, which is never interrupted
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Namespace:
     """One network namespace: a host of the lab."""
 
@@ -127,8 +141,8 @@ class Lab:
     def namespace(self, label: str) -> Namespace:
         """Make a namespace with its loopback up and IPv6 addresses usable at once."""
         name = f"{self.tag}-{label}"
+        space = self.namespaces[label] = Namespace(name, label)  # known before it is there
         subprocess.run(["ip", "netns", "add", name], check=True)
-        space = self.namespaces[label] = Namespace(name, label)
         space.ip("link set lo up")
         for scope in ("all", "default"):
             space.sysctl(f"net.ipv6.conf.{scope}.accept_dad", 0)
@@ -146,11 +160,11 @@ class Lab:
 
     def close(self) -> None:
         """End the processes and remove the namespaces; safe to call again."""
-        for space in self.namespaces.values():
-            space._end()
-        for space in self.namespaces.values():
-            subprocess.run(["ip", "netns", "del", space.name], check=False)
-            Path(f"/etc/netns/{space.name}").rmdir() if Path(
-                f"/etc/netns/{space.name}"
-            ).is_dir() else None
-        self.namespaces.clear()
+        with _uninterrupted():
+            for space in self.namespaces.values():
+                space._end()
+            for space in self.namespaces.values():
+                subprocess.run(["ip", "netns", "del", space.name], check=False)
+                if (folder := Path(f"/etc/netns/{space.name}")).is_dir():
+                    folder.rmdir()
+            self.namespaces.clear()
