@@ -119,8 +119,7 @@ VECTOR static void outer_pair(number *h, const tc_poly_layout *l, int64_t at, co
 /* h = (h + m) r, for the block of lengths. */
 INLINE void absorb_last(number *h, const tc_poly_layout *l, const factor *r) {
     __m512i sum[LIMBS];
-    number m = split(_mm512_loadu_si512(l->last[0]), _mm512_loadu_si512(l->last[1]),
-                     _mm512_set1_epi64(TOP_BIT));
+    number m = split(l->last[0], l->last[1], _mm512_set1_epi64(TOP_BIT));
     for (int i = 0; i < LIMBS; i++) {
         m.limb[i] = _mm512_add_epi64(m.limb[i], h->limb[i]);
         sum[i] = _mm512_setzero_si512();
@@ -130,40 +129,33 @@ INLINE void absorb_last(number *h, const tc_poly_layout *l, const factor *r) {
 }
 
 /* h modulo 2^130 - 5, plus s modulo 2^128. */
-INLINE void finish(const number *h, const __m512i s[2], const tc_poly_message *messages,
-                   size_t count) {
-    __m512i x[LIMBS], g[LIMBS];
+INLINE void finish(const number *h, const __m512i s[2], const tc_poly_message *messages) {
+    __m512i x[LIMBS];
     for (int i = 0; i < LIMBS; i++)
         x[i] = h->limb[i];
     for (int i = 0; i < LIMBS - 1; i++)
         carry_into(x, i, i + 1);
     carry_around(x);
-    /* x is below 2^130 + 5 now, and its limb 0 may be over by 5. g = x + 5 has bit 130 set just
-     * when x is not below 2^130 - 5, and its other bits are then the result. */
+    /* x is below 2^130 + 5 now, which is less than twice the modulus. It is not below the modulus
+     * just where x + 5 has bit 130, and x + 5 without that bit is the result then. What is above
+     * bit 128 goes by itself. */
+    __m512i over = _mm512_set1_epi64(5);
     for (int i = 0; i < LIMBS; i++)
-        g[i] = i ? x[i] : _mm512_add_epi64(x[0], _mm512_set1_epi64(5));
-    for (int i = 0; i < LIMBS - 1; i++) {
-        carry_into(x, i, i + 1);
-        carry_into(g, i, i + 1);
-    }
-    __mmask8 over = _mm512_test_epi64_mask(g[4], _mm512_set1_epi64(1 << 26));
-    for (int i = 0; i < LIMBS; i++)
-        x[i] = _mm512_mask_and_epi64(x[i], over, g[i], limb_mask());
-    __m512i l = _mm512_or_si512(
-        x[0], _mm512_or_si512(_mm512_slli_epi64(x[1], 26), _mm512_slli_epi64(x[2], 52)));
-    __m512i u =
+        over = _mm512_srli_epi64(_mm512_add_epi64(x[i], over), 26);
+    x[0] = _mm512_add_epi64(x[0], _mm512_add_epi64(over, _mm512_slli_epi64(over, 2)));
+    __m512i low = _mm512_add_epi64(x[0], _mm512_slli_epi64(x[1], 26));
+    __m512i high =
         _mm512_or_si512(_mm512_srli_epi64(x[2], 12),
                         _mm512_or_si512(_mm512_slli_epi64(x[3], 14), _mm512_slli_epi64(x[4], 40)));
-    l = _mm512_add_epi64(l, s[0]);
-    __mmask8 carry = _mm512_cmplt_epu64_mask(l, s[0]);
-    u = _mm512_add_epi64(u, s[1]);
-    u = _mm512_mask_add_epi64(u, carry, u, _mm512_set1_epi64(1));
-    tc_lanes_tags(l, u, messages, count);
+    tc_lanes_add(&low, &high, _mm512_slli_epi64(x[2], 52));
+    tc_lanes_tags(low, high, s, messages);
 }
 
-VECTOR void tc_poly_avx512(const tc_poly_message *messages, size_t count) {
+VECTOR void tc_poly_avx512(const tc_poly_message *given, size_t count) {
+    tc_poly_message whole[TC_POLY_WIDTH];
+    const tc_poly_message *messages = tc_lanes_fill(whole, given, count);
     __m512i words[4], square[LIMBS];
-    tc_lanes_keys(words, messages, count);
+    tc_lanes_keys(words, messages);
     number r_number = split(words[0], words[1], _mm512_setzero_si512());
     factor r = factor_of(r_number);
     for (int i = 0; i < LIMBS; i++)
@@ -172,7 +164,7 @@ VECTOR void tc_poly_avx512(const tc_poly_message *messages, size_t count) {
     factor r2 = factor_of(carried(square));
 
     tc_poly_layout l;
-    tc_poly_lay_out(&l, messages, count);
+    tc_lanes_lay_out(&l, messages);
     number h;
     for (int i = 0; i < LIMBS; i++)
         h.limb[i] = _mm512_setzero_si512();
@@ -183,9 +175,9 @@ VECTOR void tc_poly_avx512(const tc_poly_message *messages, size_t count) {
         inner_pair(&h, &l, at, &r, &r2);
     for (; at < l.bytes; at += TC_PAIR_BYTES)
         outer_pair(&h, &l, at, &r, &r2);
-    if (tc_poly_last_alone(&l))
+    if (tc_lanes_last_alone(&l))
         absorb_last(&h, &l, &r);
-    finish(&h, words + 2, messages, count);
+    finish(&h, words + 2, messages);
 }
 
 #endif

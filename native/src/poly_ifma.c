@@ -147,8 +147,7 @@ TARGET static void outer_pair(number *h, const tc_poly_layout *l, int64_t at,
 }
 
 /* h modulo 2^130 - 5, plus s modulo 2^128. */
-INLINE void finish(const number *h, const __m512i s[2], const tc_poly_message *messages,
-                   size_t count) {
+INLINE void finish(const number *h, const __m512i s[2], const tc_poly_message *messages) {
     __m512i x0 = h->limb[0], x1 = h->limb[1], x2 = h->limb[2], over;
     x2 = _mm512_add_epi64(x2, _mm512_srli_epi64(x1, 44));
     x1 = _mm512_and_si512(x1, mask44());
@@ -156,34 +155,28 @@ INLINE void finish(const number *h, const __m512i s[2], const tc_poly_message *m
     x2 = _mm512_and_si512(x2, mask42());
     x0 = _mm512_add_epi64(x0, _mm512_add_epi64(over, _mm512_slli_epi64(over, 2)));
     /* x is below 2^130 + 5 now, which is less than twice the modulus. It is not below the modulus
-     * just where x + 5 has bit 130, and x + 5 without that bit is the result then. */
+     * just where x + 5 has bit 130, and x + 5 without that bit is the result then. What is above
+     * bit 128 goes by itself. */
     over = _mm512_srli_epi64(_mm512_add_epi64(x0, _mm512_set1_epi64(5)), 44);
     over = _mm512_srli_epi64(_mm512_add_epi64(x1, over), 44);
     over = _mm512_srli_epi64(_mm512_add_epi64(x2, over), 42);
     x0 = _mm512_add_epi64(x0, _mm512_add_epi64(over, _mm512_slli_epi64(over, 2)));
-
-    /* Modulo 2^128 from here on, so that the bits above go by themselves. */
-    const __m512i one = _mm512_set1_epi64(1);
-    __m512i low = _mm512_add_epi64(x0, _mm512_slli_epi64(x1, 44));
-    __mmask8 carry = _mm512_cmplt_epu64_mask(low, x0);
-    __m512i high = _mm512_add_epi64(_mm512_srli_epi64(x1, 20), _mm512_slli_epi64(x2, 24));
-    high = _mm512_mask_add_epi64(high, carry, high, one);
-    low = _mm512_add_epi64(low, s[0]);
-    carry = _mm512_cmplt_epu64_mask(low, s[0]);
-    high = _mm512_add_epi64(high, s[1]);
-    high = _mm512_mask_add_epi64(high, carry, high, one);
-    tc_lanes_tags(low, high, messages, count);
+    __m512i high = _mm512_or_si512(_mm512_srli_epi64(x1, 20), _mm512_slli_epi64(x2, 24));
+    tc_lanes_add(&x0, &high, _mm512_slli_epi64(x1, 44));
+    tc_lanes_tags(x0, high, s, messages);
 }
 
-TARGET void tc_poly_ifma(const tc_poly_message *messages, size_t count) {
-    const __m512i top = _mm512_set1_epi64(TOP_BIT);
+TARGET void tc_poly_ifma(const tc_poly_message *given, size_t count) {
+    const __m512i top = _mm512_set1_epi64(TOP_BIT), zero = _mm512_setzero_si512();
+    tc_poly_message whole[TC_POLY_WIDTH];
+    const tc_poly_message *messages = tc_lanes_fill(whole, given, count);
     tc_poly_layout l;
     __m512i words[4];
-    number h = {{_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()}};
+    number h = {{zero, zero, zero}};
     factor power[STEP];
-    tc_poly_lay_out(&l, messages, count);
-    tc_lanes_keys(words, messages, count);
-    number r = split(words[0], words[1], _mm512_setzero_si512());
+    tc_lanes_lay_out(&l, messages);
+    tc_lanes_keys(words, messages);
+    number r = split(words[0], words[1], zero);
     power[0] = factor_of(r);
     number square = multiply(&r, &power[0]);
     power[1] = factor_of(square);
@@ -202,11 +195,9 @@ TARGET void tc_poly_ifma(const tc_poly_message *messages, size_t count) {
         inner_blocks(&h, &l, at, 2, power);
     for (; at < l.bytes; at += TC_PAIR_BYTES)
         outer_pair(&h, &l, at, power);
-    if (tc_poly_last_alone(&l)) {
-        const __m512i last[2] = {_mm512_loadu_si512(l.last[0]), _mm512_loadu_si512(l.last[1])};
-        absorb(&h, last, &top, 1, power);
-    }
-    finish(&h, words + 2, messages, count);
+    if (tc_lanes_last_alone(&l))
+        absorb(&h, l.last, &top, 1, power);
+    finish(&h, words + 2, messages);
 }
 
 #endif
