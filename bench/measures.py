@@ -235,7 +235,7 @@ def small(run: Run) -> dict[str, float]:
     rate is given up after two failures. Answers the rate that the sender really reached, so that
     where the sender is the limit that limit shows.
     """
-    seconds = max(1.0, run.seconds / 4)
+    seconds = run.seconds / 4
 
     def attempt(rate: float) -> float | None:
         for _ in range(2):

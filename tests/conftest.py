@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import uvloop
@@ -26,6 +29,31 @@ FACILITIES = {
 
 # A shell's background job ignores it, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Keep other workers' tests (pytest-xdist) from running beside one that is marked `alone`."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    with _room(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextmanager
+def _room(*, alone: bool) -> Iterator[None]:
+    """Hold a lock that any number of tests may share, or one alone may have.
+
+    Who waits for it alone keeps the gate shut, so that it comes about when those inside are done.
+    """
+    with open(engine_lab.__file__) as gate, open(__file__) as room:
+        fcntl.flock(gate, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)  # and not by closing: a child may have it open too
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

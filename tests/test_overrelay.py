@@ -41,6 +41,7 @@ def test_wrong_options(words: list[str], capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_one_short_round(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("needs root: network namespaces cannot be made")

@@ -195,6 +195,7 @@ def short_run(names: list[str], report: Path, *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_one_short_round(tmp_path: Path) -> None:
     found = short_run(["tunneld"], tmp_path / "report.json")
     figures = found["medians"]["tunneld"]
@@ -202,6 +203,7 @@ def test_one_short_round(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_against_another_without_offloads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +216,7 @@ def test_against_another_without_offloads(
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_one_measured_start() -> None:
     if os.geteuid():
         pytest.skip("needs root: network namespaces cannot be made")
@@ -222,6 +225,7 @@ def test_one_measured_start() -> None:
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_one_turn_without_the_aead() -> None:
     if os.geteuid():
         pytest.skip("needs root: network namespaces cannot be made")
