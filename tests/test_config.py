@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from tunnel.config import load_config, require_private_key
-from tunnel.errors import ConfigError
+from tunnel.errors import ConfigError, reading_mend
 from tunnel.secret import Secret
 
 RAW = bytes([0x48]) * 31 + b"\x41"
@@ -37,6 +38,18 @@ def test_a_file_with_keys_that_all_may_read(
     tmp_path.chmod(folder)
     expected = (f"{path}: holds keys and is open to every user; chmod 600 it",) if warned else ()
     assert load_config(path).warnings == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [
+        (errno.EACCES, "make it readable to this user, or run as its owner"),
+        (errno.EISDIR, "name a file"),
+        (errno.ENOENT, "check the path"),
+    ],
+)
+def test_the_mend_of_a_file_that_cannot_be_read(number: int, mend: str) -> None:
+    assert reading_mend(OSError(number, "")) == mend
 
 
 @pytest.mark.parametrize(

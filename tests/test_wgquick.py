@@ -315,6 +315,7 @@ INTERFACE_LINES = [
         f"PrivateKey = {'A' * 43}=",
         "PrivateKey: is all zeros, which is no key; make one with `wg genkey`",
     ),
+    ("Port = 1", "'Port': is not a key of this section; write ListenPort"),
     ("PrivatKey = x", "'PrivatKey': is not a key of this section; write PrivateKey"),
     ("PublicKey = x", "PublicKey: does not belong in [Interface]; move it to [Peer]"),
     (

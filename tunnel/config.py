@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunnel.errors import ConfigError, Where
+from tunnel.errors import ConfigError, Where, reading_mend
 from tunnel.secret import Secret
 from tunnel.settings import (
     DNSSettings,
@@ -158,7 +158,10 @@ def load_config(path: Path, *, need_key: bool = False) -> Config:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"cannot be read: {error.strerror}", where=Where(path), key=None, mend="check the path"
+            f"cannot be read: {error.strerror}",
+            where=Where(path),
+            key=None,
+            mend=reading_mend(error),
         ) from error
     except UnicodeDecodeError as error:
         # The cause would carry the whole file, keys and all, into a traceback.

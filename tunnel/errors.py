@@ -72,6 +72,13 @@ def file_error(path: Path, error: OSError) -> TunnelError:
     return TunnelError(f"{path}: {error.strerror}; {mend}")
 
 
+def reading_mend(error: OSError) -> str:
+    """Return what to do about a file of the user's that cannot be read."""
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "make it readable to this user, or run as its owner"
+    return "name a file" if error.errno == errno.EISDIR else "check the path"
+
+
 class MissingFacilityError(TunnelError):
     """A device, interface or kernel facility is not there (exit code 5)."""
 

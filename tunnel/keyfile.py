@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from tunnel.errors import reading_mend
 from tunnel.secret import Secret
 from tunnel.values import BadValue, secret_key
 
@@ -30,7 +31,8 @@ def read_key_file(path: Path) -> tuple[Secret, bool]:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise BadValue(f"{named} cannot be read: {error.strerror}", "check the path") from None
+        problem = f"{named} cannot be read: {error.strerror}"
+        raise BadValue(problem, reading_mend(error)) from None
     except UnicodeDecodeError:
         raise BadValue(f"{named} is not text", "put one key in base64 into it") from None
     try:

@@ -112,6 +112,9 @@ PEER: Final = (
 def closest(word: str, known: Iterable[str]) -> str | None:
     """Return the known key that a mistyped one most likely means."""
     by_lower = {key.lower(): key for key in known}
+    holding = [key for key in by_lower if len(word) > 2 and word.lower() in key]
+    if len(holding) == 1:  # Port of ListenPort
+        return by_lower[holding[0]]
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 

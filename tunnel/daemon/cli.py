@@ -31,7 +31,11 @@ _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 _ANYTHING: Final = {**_SETTINGS, "ignore_unknown_options": True, "allow_extra_args": True}
 
 
-@click.group(context_settings=_SETTINGS)
+@click.group(
+    context_settings=_SETTINGS,
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong configuration, 4 no privilege, "
+    "5 no tunneld is there, or another thing that it takes.",
+)
 @click.version_option(package_name="tunneld", prog_name="tunnelctl", message="%(prog)s %(version)s")
 def _group() -> None:
     """Ask or tell a running tunneld. IFNAME may be left out where only one runs."""
@@ -45,7 +49,7 @@ def status(ifname: str | None, as_json: bool) -> None:
     _show(client.ask(client.choose(ifname), "status"), as_json, _table("show_status"))
 
 
-@_group.command()
+@_group.command(short_help="Show the counters: packets moved, and dropped by reason.")
 @_ifname
 @_as_json
 def stats(ifname: str | None, as_json: bool) -> None:
@@ -120,7 +124,7 @@ def path(ifname: str | None, as_json: bool) -> None:
     _show(client.ask(client.choose(ifname), "path"), as_json, _table("show_path", "prooftables"))
 
 
-@_group.command()
+@_group.command(short_help="Say which way a packet to DEST would go, and why.")
 @click.argument("dest")
 @_ifname
 @click.option("--port", type=click.IntRange(0, 65535), default=443, show_default=True)
@@ -146,7 +150,7 @@ def explain(dest: str, ifname: str | None, mark: str, as_json: bool, **fields: A
     _show(report, as_json, _table("show_explanation", "prooftables"))
 
 
-@_group.command()
+@_group.command(short_help="Try to leak past the tunnel, and watch the links.")
 @_ifname
 @_as_json
 def leaktest(ifname: str | None, as_json: bool) -> int:

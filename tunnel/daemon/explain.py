@@ -88,8 +88,9 @@ def _addresses(destination: str) -> list[Address]:
     try:
         found = socket.getaddrinfo(destination, None, type=socket.SOCK_DGRAM)
     except (socket.gaierror, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"{destination!r} is no address, and no name that resolves ({error}); give an address"
+            f"{destination!r} is no address, and no name that resolves ({why}); give an address"
         ) from error
     every = dict.fromkeys(ip_address(sockaddr[0]) for *_, sockaddr in found)
     return [next(a for a in every if a.version == v) for v in sorted({a.version for a in every})]

@@ -53,7 +53,7 @@ class Machine:
         if not _has_capability(CAP_NET_ADMIN):
             raise PrivilegeError(
                 "making a network interface needs CAP_NET_ADMIN; run it as root, or give it "
-                "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW"
+                "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW; --userspace needs no interface"
             )
         if not _TUN_DEVICE.exists():
             raise MissingFacilityError(

@@ -70,18 +70,36 @@ class Options:
     attributes (expensive, constrained, ultra-constrained; not in --bind) and interface names;
     if:NAME is an interface that may be absent. In --bind, policy:NAME lets an installed policy
     decide (entry points of the group tunnel.policies).""",
+    epilog="Exit codes: 0 ended as asked, 1 failed while running, 2 wrong usage, 3 wrong "
+    "configuration, 4 no privilege, 5 a device or facility is missing.",
 )
 @click.argument("ifname", required=False)
 @click.option("--config", metavar="FILE", help="wg-quick's format (.conf) or TOML (.toml).")
 @click.option("--bind", metavar="SPEC", help="Use only these interfaces, in this order.")
 @click.option("--prohibit", metavar="SPEC", help="Never use these; wins over --bind.")
 @click.option("--avoid", metavar="SPEC", help="Use these only when nothing else is there.")
-@click.option("--classify", metavar="IF=TYPE", multiple=True, help="What type IF is.")
-@click.option("--include-all-networks", is_flag=True, help="All by the tunnel or not at all.")
-@click.option("--exclude-local-networks", is_flag=True, help="But for local networks' addresses.")
-@click.option("--allow-inbound", metavar="PROTO/PORT@IF", multiple=True, help="But this service.")
-@click.option("--confirm", metavar="SECONDS", help="Open again unless confirmed by then.")
-@click.option("--lockdown-on-exit", is_flag=True, help="Stay closed after an orderly stop, too.")
+@click.option(
+    "--classify",
+    metavar="IF=TYPE",
+    multiple=True,
+    help="What type IF is, where the guess is wrong.",
+)
+@click.option(
+    "--include-all-networks", is_flag=True, help="Kill switch: all by the tunnel or not at all."
+)
+@click.option(
+    "--exclude-local-networks", is_flag=True, help="With it: local networks stay reachable."
+)
+@click.option(
+    "--allow-inbound",
+    metavar="PROTO/PORT@IF",
+    multiple=True,
+    help="With it: this service stays reachable.",
+)
+@click.option("--confirm", metavar="SECONDS", help="With it: open again unless confirmed by then.")
+@click.option(
+    "--lockdown-on-exit", is_flag=True, help="With it: stay closed after an orderly stop."
+)
 @click.option("--userspace", is_flag=True, help="Without root: no interface, a stack of our own.")
 @click.option("--socks5", metavar="ADDR:PORT", help="A SOCKS5 proxy into the tunnel.")
 @click.option("--http-proxy", metavar="ADDR:PORT", help="An HTTP proxy into the tunnel.")
@@ -98,9 +116,27 @@ class Options:
     multiple=True,
     help="Carry what comes to PORT inside to LOCAL here.",
 )
-@click.option("--provider", metavar="NAME", default="wireguard", show_default=True)
-@click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=1, show_default=True)
-@click.option("--crypto", type=click.Choice(CRYPTO), default="auto", show_default=True)
+@click.option(
+    "--provider",
+    metavar="NAME",
+    default="wireguard",
+    show_default=True,
+    help="Who makes the tunnel (entry points of the group tunnel.providers).",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, WORKERS_MAX),
+    default=1,
+    show_default=True,
+    help="Threads that move packets.",
+)
+@click.option(
+    "--crypto",
+    type=click.Choice(CRYPTO),
+    default="auto",
+    show_default=True,
+    help="How packets are sealed; auto takes the best that the processor has.",
+)
 @click.option(
     "--without",
     type=click.Choice(WITHOUT),
@@ -116,7 +152,13 @@ class Options:
 )
 @click.option("--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option("--check", is_flag=True, help="Print what would be applied, and apply nothing.")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    default="info",
+    show_default=True,
+    help="How much is told; debug adds tracebacks.",
+)
 @click.option("--ephemeral-key", is_flag=True, help="Without --config: a key that is not kept.")
 @click.version_option(package_name="tunneld", prog_name="tunneld", message="%(prog)s %(version)s")
 def _command(**values: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tunnel.errors import ConfigError, Where
+from tunnel.errors import ConfigError, Where, reading_mend
 
 _LONGEST: Final = 255  # bytes of a name or password, RFC 1929 section 2
 _FILE_MAX: Final = 1 << 20
@@ -46,7 +46,7 @@ def read_credentials(path: Path) -> Credentials:
             text = file.read(_FILE_MAX) if stat.S_ISREG(mode) else None
     except OSError as error:
         problem = f"the credentials cannot be read: {error.strerror}"
-        raise ConfigError(problem, where=where, key=None, mend="check the path") from None
+        raise ConfigError(problem, where=where, key=None, mend=reading_mend(error)) from None
     if text is None:
         raise ConfigError("this is not a file", where=where, key=None, mend="check the path")
     if mode & 0o077:
