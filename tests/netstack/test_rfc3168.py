@@ -68,6 +68,14 @@ def test_6_1_5_retransmissions_are_not_marked_capable() -> None:
     assert [one.capable for one in again] == [False]
 
 
+def test_6_1_6_probes_of_a_closed_window_are_not_capable() -> None:
+    script = play(ECN_OPEN.replace("win 60000", "win 0") + "20 write 1000\n20 quiet", ECN)
+    script.now += 300_000_000
+    script.connection.handle_timeout(script.now)
+    probes = script.connection.segments_to_send(script.now)
+    assert [(len(one.payload), one.capable) for one in probes] == [(1, False)]
+
+
 def test_5482_3_the_option_is_sent_and_adopted_within_limits() -> None:
     settings = replace(PLAIN, announce_user_timeout=True, user_timeout=300 * SECOND)
     for theirs, adopted in ((1, 300), (900, 900), (30_000, 3600)):

@@ -92,6 +92,34 @@ def test_3_2_but_a_reset_without_it_is_taken() -> None:
     play(STAMPED_OPEN + "20 < R 1\n20 state CLOSED", STAMPED)
 
 
+def test_3_2_and_a_syn_without_it_is_challenged() -> None:
+    """RFC 5961, section 4.2: of a peer that restarted with timestamps off, say."""
+    play(STAMPED_OPEN + "20 < S 5000 win 60000\n20 > A 1 ack 1 ts 1020:500", STAMPED)
+
+
+@pytest.mark.parametrize("refused", ["A -99:1 ack 1", "A 1:101 ack 5000", "S 1", "A -1 ack 1"])
+def test_5_3_r3_what_is_refused_sets_no_timestamp(refused: str) -> None:
+    """Else one blind segment far ahead in time would make PAWS drop all that the peer sends."""
+    play(STAMPED_OPEN + f"""
+        20    < {refused} win 60000 ts 2000000500:1010
+        20    > A 1 ack 1 ts 1020:500
+        30    < PA 1:101 ack 1 win 60000 ts 510:1010
+        30    > A 1 ack 101 ts 1030:510
+    """, STAMPED)  # fmt: skip
+
+
+def test_5_3_r1_an_old_acknowledgment_leaves_what_is_owed() -> None:
+    """Even when challenges have run out."""
+    script = play(STAMPED_OPEN, STAMPED)
+    connection = script.connection
+    while connection._limit.allows(script.now):
+        pass
+    script._advance(script.now + 1_000_000, "later")
+    connection.receive(script._segment("A 1:1001 ack 1 win 60000 ts 510:1010".split()), script.now)
+    connection.receive(script._segment("A 1001 ack 1 win 60000 ts 400:1010".split()), script.now)
+    assert connection.segments_to_send(script.now)
+
+
 def test_4_3_the_newest_timestamp_is_echoed() -> None:
     play(STAMPED_OPEN + """
         20    < PA 1:101 ack 1 win 60000 ts 510:1010

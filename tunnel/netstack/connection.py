@@ -200,7 +200,7 @@ class Connection(Handshake):
                 return
             flags &= ~_SYN  # simultaneous open: only the acknowledgment is news
             sequence, length = sequence + 1, length - 1
-        if not self._check_timestamp(segment, sequence, length, now):
+        if not self._check_timestamp(segment, length, now):
             return
         if not self._check_sequence(segment, sequence, length, now):
             return
@@ -214,6 +214,9 @@ class Connection(Handshake):
             return
         if not self._take_acknowledgment(segment, sequence, now):
             return
+        timestamp = segment.options.timestamp
+        if self._timestamps and timestamp is not None and sequence <= receiver.acked:
+            self._recent, self._recent_at = timestamp[0], now  # R3 of RFC 7323, section 5.3
         if receiver.edge == receiver.nxt and length:  # a probe of our closed window
             receiver.ack_now = True
             return
@@ -224,19 +227,18 @@ class Connection(Handshake):
         if receiver.fin is not None and receiver.take_fin():
             self._take_fin(now)
 
-    def _check_timestamp(self, segment: Segment, sequence: int, length: int, now: int) -> bool:
-        """RFC 7323, section 5.3: R1 to R3."""
+    def _check_timestamp(self, segment: Segment, length: int, now: int) -> bool:
+        """RFC 7323, section 5.3: R1. R3 comes last: what is refused until then must not set it."""
         if not self._timestamps:
             return True
         timestamp = segment.options.timestamp
-        if timestamp is None:
-            return bool(segment.flags & _RST)  # section 3.2
+        if timestamp is None:  # section 3.2; a SYN is for RFC 5961 to answer, whatever it carries
+            return bool(segment.flags & (_RST | _SYN))
         ahead = unwrap(timestamp[0], self._recent) - self._recent
         if ahead < 0 and not segment.flags & _RST and now - self._recent_at < _RECENT_IS_OLD:
-            self._receiver.ack_now = bool(length) or self._limit.allows(now)
+            if length or self._limit.allows(now):
+                self._receiver.ack_now = True
             return False
-        if sequence <= self._receiver.acked and (ahead >= 0 or not segment.flags & _RST):
-            self._recent, self._recent_at = timestamp[0], now
         return True
 
     def _check_sequence(self, segment: Segment, sequence: int, length: int, now: int) -> bool:

@@ -187,7 +187,7 @@ class Endpoint:
         payload = buffer.slice(start, data_end) if size > 0 else b""
         if data_end == buffer.end and size > 0:
             flags |= _PSH
-        capable = self._ecn and size > 0 and not again
+        capable = self._ecn and size > 0 and not again and sender.window > 0  # 6.1.5, 6.1.6
         if capable and sender.recovery.reduced:
             sender.recovery.reduced = False
             flags |= _CWR
