@@ -173,9 +173,16 @@ class World:
         simultaneous: bool = False,
         start: int = START,
         wake: int = 1,
+        busy: tuple[int, int] | None = None,
     ) -> None:
-        """`wake`: timers are served at multiples of it only, as by an event loop that is busy."""
+        """`wake`: timers are served at multiples of it only, as by an event loop that is busy.
+
+        `busy`: the first side runs for up to so long at a time and then stands still for up to so
+        long, hears nothing and sends nothing, as beside other programs on a machine.
+        """
         random = Random(seed)
+        self._busy = Random(seed), busy or (0, 0)
+        self._stands = start, start  # still from the first to the second, and runs before it
         both = settings if isinstance(settings, tuple) else (settings, settings)
         self.now = start
         self.wake = wake
@@ -192,7 +199,7 @@ class World:
         self.paths = [Path(random, **(path or {})) for _ in range(2)]  # type: ignore[arg-type]
         self.log: list[tuple[int, int, Segment]] = []
         self.keep_log = False
-        self._heap: list[tuple[int, int, int, Segment]] = []
+        self._arriving: list[list[tuple[int, int, Segment]]] = [[], []]  # at each side
         self._order = count()
         self.connections[0].connect(self.now)
         if simultaneous:
@@ -211,17 +218,34 @@ class World:
                 self.log.append((self.now, side, unit))
             for segment in cut(unit):
                 for at, arriving in self.paths[side].arrivals(segment, self.now):
-                    heappush(self._heap, (at, next(self._order), 1 - side, arriving))
+                    heappush(self._arriving[1 - side], (at, next(self._order), arriving))
+
+    def _runs(self, side: int, moment: int) -> int:
+        """When a side runs that is to run at a moment: then, or when it stands still no more."""
+        random, (run, stand) = self._busy
+        if side or not stand:
+            return moment
+        begin, end = self._stands
+        while moment >= end:
+            begin = end + random.randrange(run)
+            end = begin + random.randrange(stand)
+            self._stands = begin, end
+        return moment if moment < begin else end
+
+    def _due_at(self, side: int) -> int | None:
+        connection, application = self.connections[side], self.applications[side]
+        times = [entry[0] for entry in self._arriving[side][:1]]
+        deadline = connection.next_deadline()
+        if deadline is not None:
+            times.append(-(-deadline // self.wake) * self.wake)
+        if connection.readable:
+            times.append(application.next_read)
+        return self._runs(side, max(min(times), self.now)) if times else None
 
     def _due(self) -> int | None:
-        times = [self._heap[0][0]] if self._heap else []
-        for connection, application in zip(self.connections, self.applications, strict=True):
-            deadline = connection.next_deadline()
-            if deadline is not None:
-                times.append(-(-deadline // self.wake) * self.wake)
-            if connection.readable:
-                times.append(application.next_read)
-        return min(times, default=None)
+        return min(
+            (due for side in (0, 1) if (due := self._due_at(side)) is not None), default=None
+        )
 
     def step(self) -> bool:
         """Go to the next moment at which something happens; False when nothing ever will."""
@@ -230,9 +254,12 @@ class World:
             return False
         self.now = max(self.now, due)
         for side, connection in enumerate(self.connections):
+            if self._runs(side, self.now) > self.now:
+                continue
             arrived: list[Segment] = []
-            while self._heap and self._heap[0][0] <= self.now and self._heap[0][2] == side:
-                segment = heappop(self._heap)[3]
+            arriving = self._arriving[side]
+            while arriving and arriving[0][0] <= self.now:
+                segment = heappop(arriving)[2]
                 if arrived and follows(arrived[-1], segment):
                     last = arrived[-1]
                     joined = bytes(last.payload) + bytes(segment.payload)
@@ -259,8 +286,9 @@ class World:
 
 
 def throughput(
-    seconds: float, *, seed: int = 1, congestion: str = "bbr", wake: int = 1, **path: int | float
-) -> tuple[float, World]:
+    seconds: float, *, seed: int = 1, congestion: str = "bbr", wake: int = 1,
+    busy: tuple[int, int] | None = None, **path: int | float,
+) -> tuple[float, World]:  # fmt: skip
     """Return Mbit/s of payload from a to b over a time, and the world it was measured in."""
     data = bytes(int(seconds * 120_000_000))
     world = World(
@@ -270,6 +298,7 @@ def throughput(
         path=path,
         settings=Settings(congestion=congestion),
         wake=wake,
+        busy=busy,
     )
     world.run(seconds)
     return world.applications[1].count * 8 / seconds / 1e6, world

@@ -16,8 +16,8 @@ from typing import Final
 
 #: What both parts of a record that is cut have in common.
 _COPIED: Final = (
-    "app_limited", "delivered", "delivered_at", "first_sent_at", "in_flight", "lost",
-    "lost_before", "sacked", "sent_at", "transmissions",
+    "app_limited", "delivered", "delivered_at", "first_idled", "first_sent_at", "idled",
+    "in_flight", "lost", "lost_before", "sacked", "sent_at", "transmissions",
 )  # fmt: skip
 
 
@@ -31,7 +31,9 @@ class Sent:
     sacked: bool
     lost: bool
     sent_at: int
+    first_idled: int
     first_sent_at: int
+    idled: int
     delivered: int
     delivered_at: int
     in_flight: int

@@ -27,23 +27,37 @@ def quantum(rate: int, segment: int) -> int:
 
 
 class Pacer:
-    """`at`: when everything that left has lasted. `held`: the last attempt came too early."""
+    """`at`: when everything that left has lasted. `held`: the last attempt came too early.
 
-    __slots__ = ("_lead", "at", "held")
+    `waits`: pacing alone keeps something back. If the caller then comes late, that time is lost.
+    """
+
+    __slots__ = ("_lead", "at", "held", "waits")
 
     def __init__(self) -> None:
         self.at = 0
         self._lead = 0  # how much before `at` the rest of a burst may leave
-        self.held = False
+        self.held = self.waits = False
 
     def holds(self, now: int) -> bool:
         """Whether nothing may leave yet."""
-        self.held = self.at > now + self._lead
-        return self.held
+        if self.at > now + self._lead:
+            self.held = self.waits = True
+            return True
+        self.held = False
+        return False
 
-    def count(self, length: int, rate: int, now: int) -> None:
-        """A unit leaves at a rate above 0."""
+    def count(self, length: int, rate: int, now: int) -> int:
+        """A unit leaves at a rate above 0; return how much time the caller has lost before it."""
         lasts = length * SECOND // rate
         earliest = now - _LATE
-        self.at = (self.at if self.at > earliest else earliest) + lasts
+        at = self.at
+        lost = 0
+        if at < earliest:
+            if self.waits:
+                lost = earliest - at
+            at = earliest
+        self.waits = False
+        self.at = at + lasts
         self._lead = _BURST - lasts if 2 * length >= MAX_UNIT and lasts < _BURST else 0
+        return lost
