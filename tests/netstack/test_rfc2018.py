@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.netstack.script import PLAIN, STATES, play
+from tests.netstack.script import MS, PLAIN, START, STATES, play
 
 SELECTIVE = replace(PLAIN, selective=True)
 OPENED = """
@@ -173,3 +173,79 @@ def test_blocks_that_cannot_be_are_ignored() -> None:
 def test_every_state_is_reached_with_the_options_on() -> None:
     for name, text in STATES.items():
         play(text + f"\n100 state {name}", SELECTIVE)
+
+
+# ---- RFC 8985, sections 6.3 and 7.4 ----
+
+
+def window_after(text: str) -> int:
+    """Return what a loss-based control has left after a script."""
+    script = play(OPENED + text, replace(SELECTIVE, congestion="cubic"))
+    return script.connection.sender.recovery.control.window
+
+
+PROBED = """
+20    write 2000
+20    > PA 1:2001 ack 1
+40    > PA 1001:2001 ack 1
+"""
+
+
+def test_8985_7_4_2_a_probe_that_is_a_duplicate_hid_no_loss() -> None:
+    """The acknowledgment of the original was late; the probe's own names it a duplicate."""
+    assert window_after(PROBED + """
+        41    < A 1 ack 2001 win 60000
+        50    < A 1 ack 2001 win 60000 sack 1001-2001
+        60    write 1000
+        60    > PA 2001:3001 ack 1
+        70    < A 1 ack 3001 win 60000
+    """) >= 10_000  # fmt: skip
+
+
+def test_8985_7_4_2_a_probe_that_arrived_alone_hid_a_loss() -> None:
+    assert window_after(PROBED + """
+        50    < A 1 ack 2001 win 60000
+        60    write 1000
+        60    > PA 2001:3001 ack 1
+        70    < A 1 ack 3001 win 60000
+    """) < 10_000  # fmt: skip
+
+
+def test_8985_7_3_one_probe_for_a_tail_then_the_timer() -> None:
+    play(OPENED + """
+        20    write 2000
+        20    > PA 1:2001 ack 1
+        40    > PA 1001:2001 ack 1
+        240   > A 1:1001 ack 1
+    """, SELECTIVE)  # fmt: skip
+
+
+def test_8985_6_3_a_timeout_leaves_what_had_no_time_to_arrive() -> None:
+    """The first segment was sent an RTO ago and is lost. The second has just left."""
+    script = play(OPENED + """
+        20    write 1000
+        20    > PA 1:1001 ack 1
+        30    < A 1 ack 1001 win 60000
+        40    write 1000
+        40    > PA 1001:2001 ack 1
+        235   write 1000
+        235   > PA 2001:3001 ack 1
+        240   > A 1001:2001 ack 1
+    """, replace(SELECTIVE, nodelay=True))  # fmt: skip
+    assert not script.connection.sender.recovery.flight.lost
+
+
+def test_8985_6_2_an_echo_from_before_a_retransmission_says_nothing_of_it() -> None:
+    """The late original is acknowledged: what was sent since then is not lost for that."""
+    script = play("""
+        0     connect
+        0     > S 0 ts 1000:0 sackok
+        10    < SA 0 ack 1 win 60000 mss 1012 ts 500:1000 sackok
+        10    > A 1 ack 1 ts 1010:500
+        20    write 1976
+        20    > PA 1:1977 ack 1
+        40    > PA 989:1977 ack 1
+    """, replace(SELECTIVE, timestamps=True))  # fmt: skip
+    rack = script.connection.sender.recovery.rack
+    script.run("55 < A 1 ack 1977 win 60000 ts 545:1020")
+    assert rack.sent_at == START + 20 * MS

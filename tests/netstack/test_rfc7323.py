@@ -115,8 +115,12 @@ def test_5_3_r1_an_old_acknowledgment_leaves_what_is_owed() -> None:
     while connection._limit.allows(script.now):
         pass
     script._advance(script.now + 1_000_000, "later")
-    connection.receive(script._segment("A 1:1001 ack 1 win 60000 ts 510:1010".split()), script.now)
-    connection.receive(script._segment("A 1001 ack 1 win 60000 ts 400:1010".split()), script.now)
+    connection.receive(
+        script._segment(["A", "1:1001", "ack", "1", "win", "60000", "ts", "510:1010"]), script.now
+    )
+    connection.receive(
+        script._segment(["A", "1001", "ack", "1", "win", "60000", "ts", "400:1010"]), script.now
+    )
     assert connection.segments_to_send(script.now)
 
 

@@ -31,6 +31,15 @@ def test_holes_stop_nothing_where_much_is_in_flight() -> None:
     assert recovery.rate.lost <= 0.015 * recovery.rate.delivered
 
 
+def test_a_busy_machine_does_not_pass_for_a_slow_path() -> None:
+    """The loop runs for up to 2 ms and stands still for up to 30 ms, beside others. The path is
+    never full, so each rate that is measured is below the one that it was sent at.
+    """
+    reached, _ = throughput(3, loss=0.01, rate=100 * MBIT, queue=2_000_000, delay=25 * MS,
+                            tick=MS, busy=(2 * MS, 30 * MS))  # fmt: skip
+    assert reached >= 60
+
+
 def test_a_shallow_queue_is_neither_wasted_nor_kept_full() -> None:
     reached, world = throughput(8, rate=100 * MBIT, queue=125_000, delay=25 * MS, tick=MS)
     assert reached >= 85
@@ -53,20 +62,42 @@ def test_a_clean_path_is_filled(congestion: str) -> None:
     assert reached >= 15
 
 
-def test_marks_instead_of_drops() -> None:
-    """RFC 3168: a queue that marks keeps a loss-based sender going without a single drop."""
+@pytest.mark.parametrize("congestion", ["bbr", "cubic", "newreno"])
+def test_marks_instead_of_drops(congestion: str) -> None:
+    """RFC 3168: a queue that marks stays short, the link busy, and nothing is dropped at all."""
     from tests.netstack.simulator import Application, World
     from tunnel.netstack.settings import Settings
 
     world = World(
         1, a=Application(bytes(3_000_000)), b=Application(keep=False),
         path={"rate": 20 * MBIT, "queue": 250_000, "mark_above": 40_000, "delay": 10 * MS},
-        settings=Settings(congestion="newreno", ecn=True),
+        settings=Settings(congestion=congestion, ecn=True),
     )  # fmt: skip
-    world.run()
+    world.run(1.9)  # 1.2 s at the link's rate
     assert world.applications[1].count == 3_000_000
     assert world.paths[0].dropped == 0
     assert world.paths[0].queued < 200_000
+    assert world.connections[0].sender.recovery.trip.smoothed < 45 * MS
+
+
+def test_bbr_answers_marks_where_only_marks_tell_of_the_queue() -> None:
+    """The draft's section on ECN: whoever says ECT must treat CE as congestion."""
+    from tests.netstack.simulator import Application, World
+    from tunnel.netstack.settings import Settings
+
+    kept = {}
+    for ecn in (False, True):
+        world = World(
+            1, a=Application(bytes(20_000_000), closes=False), b=Application(keep=False),
+            path={"rate": 20 * MBIT, "queue": 500_000, "mark_above": 20_000, "delay": 10 * MS},
+            settings=Settings(ecn=ecn),
+        )  # fmt: skip
+        world.run(0.5)
+        world.paths[0].queued = 0  # after startup
+        world.run(2.5)
+        kept[ecn] = world.paths[0].queued, world.applications[1].count
+    assert kept[True][0] <= 0.8 * kept[False][0]
+    assert kept[True][1] >= 0.85 * 3 * 20 * MBIT
 
 
 def test_a_rest_that_nagle_keeps_back_is_no_measure_of_the_path() -> None:

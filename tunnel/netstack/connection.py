@@ -297,7 +297,7 @@ class Connection(Handshake):
         if ack >= sender.una:
             if sender.fin is not None and ack > sender.fin:
                 sender.finish()
-            elif sender.nxt > sender.una:
+            elif sender.recovery.listens:
                 bare = not segment.length and window == sender.window
                 sender.acknowledge(self._ack_of(segment, ack, now), now, bare=bare)
             sender.update_window(sequence, ack, window)

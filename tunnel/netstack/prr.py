@@ -27,8 +27,10 @@ class ProportionalRateReduction:
         self.delivered += delivered
         if in_flight > self._threshold:
             target = -(-self.delivered * self._threshold // self._flight_at_start)
-            return max(target - self.sent, 0)
-        count = max(self.delivered - self.sent, delivered)
-        if safe:
-            count += self._segment
-        return min(count, max(self._threshold - in_flight, 0))
+            count = max(target - self.sent, 0)
+        else:
+            count = max(self.delivered - self.sent, delivered)
+            if safe:
+                count += self._segment
+            count = min(count, max(self._threshold - in_flight, 0))
+        return count if self.sent else max(count, self._segment)  # the fast retransmission

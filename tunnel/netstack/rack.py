@@ -36,10 +36,12 @@ class Rack:
         self._persist = _PERSISTENCE
         self._dsack_round: int | None = None
 
-    def delivered(self, record: Sent, now: int, trip: RoundTrip) -> None:
-        """Steps 1 to 3: learn of one newly delivered record."""
+    def delivered(self, record: Sent, now: int, trip: RoundTrip, echoed_at: int) -> None:
+        """Steps 1 to 3: learn of one newly delivered record. `echoed_at` 0: no echo that counts."""
         rtt = now - record.sent_at
-        if record.transmissions > 1 and trip.minimum and rtt < trip.minimum:
+        if record.transmissions > 1 and (
+            0 < echoed_at < record.sent_at - MILLISECOND or (trip.minimum and rtt < trip.minimum)
+        ):
             return  # an acknowledgment of an earlier transmission
         if record.end > self.forward:
             self.forward = record.end
@@ -52,7 +54,7 @@ class Rack:
 
     def duplicate_seen(self, una: int, nxt: int) -> None:
         """Step 4: a DSACK widens the window, once a round."""
-        if self._dsack_round is None or una > self._dsack_round:
+        if self._dsack_round is None or una >= self._dsack_round:
             self._dsack_round = nxt
             self._multiplier = min(self._multiplier + 1, WINDOW_MULTIPLIER_MAX)
             self._persist = _PERSISTENCE
@@ -70,6 +72,20 @@ class Rack:
         ):
             return 0
         return min(self._multiplier * trip.minimum // 4, trip.smoothed)
+
+    def timed_out(self, flight: Flight, now: int, trip: RoundTrip, *, segment: int) -> list[Sent]:
+        """Mark losses as the timer fires (section 6.3): the first, and what had time to arrive."""
+        allowed = self.rtt + self.window(flight, trip, recovering=True, segment=segment)
+        lost: list[Sent] = []
+        for record in flight:
+            if (
+                not record.sacked
+                and not record.lost
+                and (not lost or record.sent_at + allowed <= now)
+            ):
+                flight.mark_lost(record)
+                lost.append(record)
+        return lost
 
     def detect(
         self, flight: Flight, now: int, trip: RoundTrip, *, recovering: bool, segment: int

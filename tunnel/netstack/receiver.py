@@ -21,6 +21,7 @@ from tunnel.netstack.ranges import Ranges
 from tunnel.netstack.rtt import MILLISECOND
 
 DELAY: Final = 40 * MILLISECOND
+_UNMEASURED: Final = 100 * MILLISECOND  # for a round trip: our SYN was repeated, or a cookie
 _QUICK: Final = 16  # segments at the start that are acknowledged without delay
 MAX_PIECES: Final = 512  # out of order, or one for so many bytes of the window:
 _PIECE: Final = 512  # a peer that sends single bytes gains nothing
@@ -269,7 +270,7 @@ class Receiver:
 
         Four times while the sender still doubles: it needs the room before it can be measured.
         """
-        if not rtt or now - self._round_at < rtt:
+        if now - self._round_at < (rtt or _UNMEASURED):
             return
         carried = self._read_bytes - self._round_bytes
         gain = 4 if 4 * carried > 5 * self._carried else 2

@@ -32,6 +32,11 @@ class Recovery(Repair):
         flight = self.flight
         return self.control.window - (self.nxt - self.una - flight.sacked - flight.lost)
 
+    def resume(self, now: int) -> None:
+        """Nothing is in flight, and something is to leave."""
+        if now - self._sent_at > self.trip.timeout:
+            self.control.on_idle()
+
     def sent_new(self, end: int, now: int, *, app_limited: bool) -> None:
         """[nxt, end) leaves for the first time."""
         start = self.nxt
@@ -64,12 +69,12 @@ class Recovery(Repair):
         length = record.end - record.start
         in_flight = self.nxt - self.una - flight.sacked - flight.lost
         self.rate.on_sent(record, now, in_flight)
-        self._sent_at = now
         if self._prr is not None:
             self._prr.sent += length
             self._quota -= length
         if in_flight <= length:
             self.control.on_restart(now, app_limited=app_limited)
+        self._sent_at = now
 
     def _note_probe(self, *, again: bool) -> None:
         self.probe = False
@@ -128,8 +133,8 @@ class Recovery(Repair):
         self.path_probe = self.path_takes = self._prr = None
         self._reorder_at = 0
 
-    def acknowledge(self, ack: Ack, now: int) -> int:
-        """Take an acknowledgment; return how many bytes it delivered."""
+    def acknowledge(self, ack: Ack, now: int, *, bare: bool) -> int:
+        """Take an acknowledgment; return how many bytes it delivered. `bare`: nothing else."""
         flight = self.flight
         prior = flight.outstanding
         lost_before = self.rate.lost
@@ -142,7 +147,7 @@ class Recovery(Repair):
             self.trip.end_back_off()
         for start, end in ack.sack:
             fresh += flight.select(start, end)
-        delivered = self._note_delivery(fresh, now)
+        delivered = self._note_delivery(fresh, now, ack.echoed_at if advanced else 0)
         if self.path_probe is not None and self.path_probe in fresh:
             self._end_path_probe(passed=True)
         rtt = self._round_trip(fresh, ack, now, advanced=advanced)
@@ -152,8 +157,10 @@ class Recovery(Repair):
             self._detect(now)
         elif not flight.sacked:
             self._reorder_at = 0
-        self._end_probe(ack, now, prior)
-        self._change_mode(ack, now, prior, advanced=advanced)
+        if self._probe_end:
+            self._end_probe(ack, now, prior, repeated=bare and not advanced)
+        marked = ack.congested and self.una > self._congestion_point  # once a round
+        self._change_mode(ack, now, prior, advanced=advanced, marked=marked)
         if delivered:
             sample = self._sample
             sample.acked = delivered
@@ -161,7 +168,7 @@ class Recovery(Repair):
             sample.in_flight = flight.outstanding
             sample.prior_in_flight = prior
             sample.rtt = rtt
-            sample.congested = ack.congested
+            sample.congested = marked
             sample.in_recovery = self.mode is Mode.RECOVERY
             self._tell(now)
         if self._prr is not None and delivered:
@@ -171,11 +178,11 @@ class Recovery(Repair):
                 self._quota = max(self._quota, self.segment)
         return delivered
 
-    def _note_delivery(self, fresh: list[Sent], now: int) -> int:
+    def _note_delivery(self, fresh: list[Sent], now: int, echoed_at: int) -> int:
         delivered = 0
         for record in fresh:
             self.rate.on_delivered(record, record.length, now)
-            self.rack.delivered(record, now, self.trip)
+            self.rack.delivered(record, now, self.trip, echoed_at)
             delivered += record.length
         return delivered
 
@@ -217,7 +224,7 @@ class Recovery(Repair):
 
     # ---- episodes ----
 
-    def _change_mode(self, ack: Ack, now: int, prior: int, *, advanced: bool) -> None:
+    def _change_mode(self, ack: Ack, now: int, prior: int, *, advanced: bool, marked: bool) -> None:
         if self.mode is not Mode.OPEN:
             if self._is_spurious(ack, advanced=advanced):
                 self._undo(now)
@@ -229,7 +236,7 @@ class Recovery(Repair):
                     self._lose_first(first)
         if self.mode is Mode.OPEN and self.flight.lost > self._excused:
             self._enter(now, prior)
-        if ack.congested and self.una > self._congestion_point:
+        if marked:
             self._congestion_point = self.nxt
             self.reduced = True
             if self.mode is Mode.OPEN:
@@ -253,11 +260,25 @@ class Recovery(Repair):
         if self.selective and self.flight.sacked:
             self._detect(now)  # what is lost all the same need not wait for the timer
 
-    def _end_probe(self, ack: Ack, now: int, prior: int) -> None:
-        """Section 7.4 of RFC 8985: did the probe hide a loss?"""
-        if not self._probe_end or ack.position < self._probe_end:
+    def _end_probe(self, ack: Ack, now: int, prior: int, *, repeated: bool) -> None:
+        """Section 7.4.2 of RFC 8985: did the probe hide a loss?
+
+        Not where it brought new data, nor where it is reported as a duplicate. One that arrived
+        alone is known by an acknowledgment beyond it, before which a duplicate would have come.
+        """
+        end = self._probe_end
+        if ack.position < end:
             return
-        again, self._probe_end = self._probe_again, 0
-        if again and ack.duplicate is None and self.mode is Mode.OPEN:
-            self.control.on_congestion(now, prior, self.nxt)
-            self.control.on_recovery_end(now)
+        duplicate = ack.duplicate is not None and ack.duplicate[1] == end
+        if not self._probe_again or duplicate or (repeated and not ack.sack):
+            self._probe_end = 0
+        elif ack.position > end:
+            self._probe_end = 0
+            if self.mode is Mode.OPEN:
+                self.control.on_congestion(now, prior, self.nxt)
+                self.control.on_recovery_end(now)
+
+    @property
+    def listens(self) -> bool:
+        """Whether an acknowledgment may tell something: of what is in flight, or of a probe."""
+        return self.nxt > self.una or self._probe_end > 0

@@ -172,7 +172,7 @@ class Repair:
             self._rto_base = now
 
     def _time_out(self, now: int) -> None:
-        """RFC 6298, section 5.4 and following; everything unacknowledged counts as lost."""
+        """RFC 6298, section 5.4 and following; without SACK all that is in flight is lost."""
         prior = self.flight.outstanding
         first = next(iter(self.flight))
         if first.sacked:
@@ -181,10 +181,14 @@ class Repair:
         if self.path_probe is not None:
             self._end_path_probe(passed=False)
         self._excused = 0
-        for record in self.flight:
-            if not record.lost and not record.sacked:
-                self.flight.mark_lost(record)
-                self.rate.lost += record.length
+        if self.selective and self.rack.sent_at:
+            lost = self.rack.timed_out(self.flight, now, self.trip, segment=self.segment)
+            self.rate.lost += sum(record.length for record in lost)
+        else:
+            for record in self.flight:
+                if not record.lost:
+                    self.flight.mark_lost(record)
+                    self.rate.lost += record.length
         self.trip.back_off()
         self._rto_base = now
         self._reorder_at = 0
@@ -192,7 +196,7 @@ class Repair:
         if self.closed:
             return
         if not handshake and self.mode is not Mode.LOSS:
-            self.control.on_timeout(now, prior)
+            self.control.on_timeout(now, prior, self.flight.outstanding)
         self._begin_episode()
         self.mode = Mode.LOSS
 

@@ -125,13 +125,12 @@ class Sender:
             self.recovery.progress_at = now
             if self.window:
                 self.recovery.trip.end_back_off()
-        delivered = self.recovery.acknowledge(ack, now)
+        delivered = self.recovery.acknowledge(ack, now, bare=bare)
         if self.recovery.path_takes is not None:
             self._path_answered()
         if self.una > before:
             self.buffer.release(self.una)
-            self._duplicates = 0
-            self._persist_count = 0
+            self._duplicates = self._persist_count = 0
         elif bare and not self.recovery.selective and self.nxt > self.una == ack.position:
             self._duplicates += 1
             if self._duplicates == 3:
@@ -244,8 +243,11 @@ class Sender:
             probe = self._path_probe(self._search, available, now)
             if probe is not None:
                 return probe
+        if recovery.nxt == recovery.una:
+            recovery.resume(now)
         length = self._new_length(available)
         if not length:
+            self._pacer.waits = False  # a window keeps us back
             return None
         if self._pacer.holds(now):
             return None
@@ -358,14 +360,14 @@ class Sender:
     def _pace(self, length: int, now: int) -> None:
         rate = self.pacing_rate
         if rate:
-            self._pacer.count(length, rate, now)
+            self.recovery.rate.idled += self._pacer.count(length, rate, now)
 
     # ---- time ----
 
     def prepare(self, now: int) -> None:
         """After sending: start the persist timer where only the window, or its size, holds us."""
-        recovery = self.recovery
-        waiting = recovery.nxt == recovery.una and self.open and self.end > recovery.nxt
+        nxt = self.recovery.nxt
+        waiting = nxt == self.recovery.una and self.open and self.end > nxt
         if not waiting or self._pacer.held:
             self._persist_at = 0
         elif not self._persist_at:

@@ -97,6 +97,9 @@ class BBR(PathModel):
         elif self.state is State.PROBE_RTT:
             self._check_probe_rtt_done(now)
 
+    def on_idle(self) -> None:
+        """The model is kept: what leaves is paced by it."""
+
     def on_ack(self, sample: AckSample) -> None:
         """Update the model and the state, then rate and window (section 4.2.3)."""
         if not self._probe_rtt_stamp:
@@ -138,11 +141,11 @@ class BBR(PathModel):
         """Go back to the window from before the episode."""
         self._restore_window()
 
-    def on_timeout(self, now: int, in_flight: int) -> None:
-        """Start again from one segment: all that was in flight is taken for lost."""
+    def on_timeout(self, now: int, flight_size: int, in_flight: int) -> None:
+        """Start again from one segment beside what may be in flight still (section 5.6.4.4)."""
         self._save_window()
         self._undo = self._bw_short, self._inflight_short, self._inflight_long
-        self.window = self.segment_size
+        self.window = in_flight + self.segment_size
 
     def on_spurious(self) -> None:
         """Take back what the false loss taught."""
@@ -184,18 +187,16 @@ class BBR(PathModel):
         self.full_bw_reached = self.full_bw_reached or self._full_bw_now
 
     def _check_startup_done(self, sample: AckSample) -> None:
+        too_much = sample.congested
         if self._loss_round_start:
-            if (
-                not self.full_bw_reached
-                and sample.in_recovery
-                and self._loss_events >= STARTUP_LOSS_EVENTS
-                and self._inflight_too_high(sample)
-            ):
-                # Beyond the draft: a shallow queue overflows before the path is full, so the model
-                # is too low here. Its bound holds while losses are repaired; then comes a probe.
-                self.full_bw_reached = self._cut_short = True
-                self._inflight_long = max(self._bdp(1.0), self._inflight_latest)
+            if self._loss_events >= STARTUP_LOSS_EVENTS and sample.in_recovery:
+                too_much = too_much or self._inflight_too_high(sample)
             self._loss_events = 0
+        if too_much and not self.full_bw_reached:
+            # Beyond the draft: a shallow queue overflows before the path is full, so the model is
+            # too low here. Its bound holds while losses are repaired; then comes a probe.
+            self.full_bw_reached = self._cut_short = True
+            self._inflight_long = max(self._bdp(1.0), self._inflight_latest)
         if self.full_bw_reached:
             self._enter(State.DRAIN)
 
@@ -285,7 +286,7 @@ class BBR(PathModel):
                 self._ack_phase = AckPhase.INIT
                 if self.state in CYCLE and not sample.app_limited:
                     self._cycles += 1
-        if sample.lost_since and self._inflight_too_high(sample):
+        if (sample.lost_since or sample.congested) and self._inflight_too_high(sample):
             if self._probe_samples:
                 self._handle_inflight_too_high(sample)
             return

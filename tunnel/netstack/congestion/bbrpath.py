@@ -40,9 +40,9 @@ class PathModel:
     __slots__ = (
         "_bw_latest", "_bw_short", "_cycles", "_extra_acked", "_extra_delivered", "_extra_start",
         "_gain", "_gain_in_round", "_inflight_latest", "_inflight_long", "_inflight_short",
-        "_loss_events", "_loss_in_round", "_loss_round", "_loss_round_start", "_max_bw",
-        "_next_round", "_prior_window", "_round_start", "_rounds", "_rounds_since_probe", "min_rtt",
-        "pacing_rate", "segment_size", "state", "window",
+        "_loss_events", "_loss_in_round", "_loss_round", "_loss_round_start", "_marked",
+        "_max_bw", "_next_round", "_prior_window", "_round_start", "_rounds",
+        "_rounds_since_probe", "min_rtt", "pacing_rate", "segment_size", "state", "window",
     )  # fmt: skip
 
     def __init__(self, segment_size: int) -> None:
@@ -63,6 +63,7 @@ class PathModel:
         self._rounds = self._rounds_since_probe = 0
         self._round_start = self._loss_round_start = self._loss_in_round = False
         self._loss_events = 0
+        self._marked = False  # CE in this round
         # aggregation of acknowledgments
         self._extra_acked = WindowedMax(EXTRA_ACKED_ROUNDS)
         self._extra_start = self._extra_delivered = 0
@@ -120,6 +121,8 @@ class PathModel:
         if sample.lost:
             self._loss_in_round = True
             self._loss_events += 1
+        if sample.congested:
+            self._loss_in_round = self._marked = True
         self._loss_round_start = prior >= self._loss_round
         if self._loss_round_start:
             self._loss_round = delivered
@@ -127,6 +130,7 @@ class PathModel:
                 self._loss_in_round = False
                 if self.state not in PROBING:
                     self._lower_bounds()
+            self._marked = False
             self._gain_in_round = min(self._gain, 1.0)
 
     def _lower_bounds(self) -> None:
@@ -142,6 +146,8 @@ class PathModel:
         shown = int(self._bw_latest / (self._gain_in_round * PACING_MARGIN))
         self._bw_short = max(min(shown, self._bw_short), int(BETA * self._bw_short))
         self._inflight_short = max(self._inflight_latest, int(BETA * self._inflight_short))
+        if self._marked:  # what was delivered has the queue in it that the mark complains of
+            self._inflight_short = max(min(self._inflight_short, self._bdp(1.0)), self._min_pipe)
 
     def _rounds_between_probes(self) -> int:
         segments = min(self._bdp(1.0), self.window) // self.segment_size
@@ -165,7 +171,7 @@ class PathModel:
         self._extra_acked.update(self._rounds, extra if extra < self.window else self.window)
 
     def _inflight_too_high(self, sample: AckSample) -> bool:
-        return sample.lost_since > sample.tx_in_flight * LOSS_THRESHOLD
+        return sample.congested or sample.lost_since > sample.tx_in_flight * LOSS_THRESHOLD
 
     def _window_limited(self, sample: AckSample) -> bool:
         return sample.prior_in_flight + self.segment_size > self.window

@@ -44,7 +44,7 @@ class AckSample:
         self.lost_since = 0  # lost between that segment's sending and this acknowledgment
         self.cumulative = 0  # the cumulative acknowledgment point, unwrapped
         self.next_sequence = 0  # SND.NXT, unwrapped
-        self.congested = False  # ECE echoed
+        self.congested = False  # ECE echoed, for the first time in a round
         self.in_recovery = False
 
 
@@ -60,6 +60,9 @@ class CongestionControl(Protocol):
     def on_restart(self, now: int, *, app_limited: bool) -> None:
         """Learn that something leaves while nothing else is in flight."""
 
+    def on_idle(self) -> None:
+        """Learn that something is about to leave after a pause of more than the timeout."""
+
     def on_ack(self, sample: AckSample) -> None:
         """Learn of an acknowledgment that delivered something."""
 
@@ -69,8 +72,11 @@ class CongestionControl(Protocol):
     def on_recovery_end(self, now: int) -> None:
         """Learn that everything sent before the episode has been acknowledged."""
 
-    def on_timeout(self, now: int, in_flight: int) -> None:
-        """Learn that the retransmission timer fired."""
+    def on_timeout(self, now: int, flight_size: int, in_flight: int) -> None:
+        """Learn that the retransmission timer fired, what was in flight until then, and is still.
+
+        The window is to be what is in flight and one segment.
+        """
 
     def on_spurious(self) -> None:
         """Learn that the last episode answered no real loss (RFC 3522, RFC 4015, DSACK)."""

@@ -23,8 +23,8 @@ class Cubic:
     """One connection's CUBIC."""
 
     __slots__ = (
-        "_epoch", "_fraction", "_idle_since", "_k", "_prior", "_undo", "_w_epoch", "_w_est",
-        "_w_max", "hystart", "pacing_rate", "segment_size", "threshold", "window",
+        "_epoch", "_fraction", "_idle_since", "_k", "_prior", "_undo", "_w_est", "_w_max",
+        "hystart", "pacing_rate", "segment_size", "threshold", "window",
     )  # fmt: skip
 
     def __init__(self, segment_size: int) -> None:
@@ -37,17 +37,20 @@ class Cubic:
         self._prior = 0.0  # cwnd_prior: the window before the last reduction
         self._epoch = 0  # when congestion avoidance began; 0 between epochs
         self._k = 0.0
-        self._w_epoch = 0.0
         self._w_est = 0.0
         self._fraction = 0.0  # of a byte of growth not yet in `window`
         self._idle_since = 0
-        self._undo: tuple[int, int, float, float] | None = None
+        self._undo: tuple[int, int, float, float, int, float, float] | None = None
 
     def on_restart(self, now: int, *, app_limited: bool) -> None:
         """Shift the epoch by idle time, so that the curve does not run on (section 5.8)."""
         if self._idle_since and self._epoch:
             self._epoch += now - self._idle_since
         self._idle_since = 0
+
+    def on_idle(self) -> None:
+        """RFC 5681, section 4.1: after a pause the window says nothing of the path any more."""
+        self.window = min(self.window, INITIAL_SEGMENTS * self.segment_size)
 
     def on_ack(self, sample: AckSample) -> None:
         """Grow the window, unless in recovery or limited by the application."""
@@ -70,7 +73,6 @@ class Cubic:
         window = self.window / self.segment_size
         if not self._epoch:
             self._epoch = sample.now
-            self._w_epoch = window
             self._w_est = window
             if window < self._w_max:  # equation 2
                 self._k = ((self._w_max - window) / C) ** (1 / 3)
@@ -108,18 +110,18 @@ class Cubic:
     def on_recovery_end(self, now: int) -> None:
         """The window already is the threshold; the epoch begins with the next acknowledgment."""
 
-    def on_timeout(self, now: int, in_flight: int) -> None:
+    def on_timeout(self, now: int, flight_size: int, in_flight: int) -> None:
         """Start again from one segment (section 4.8)."""
-        self.on_congestion(now, in_flight, 0)
-        self.window = self.segment_size
+        self.on_congestion(now, flight_size, 0)
+        self.window = in_flight + self.segment_size
+        self._w_max = 0.0  # the next epoch begins with K = 0 and W_max = its window
 
     def on_spurious(self) -> None:
-        """Take back the last reduction (section 4.9)."""
-        if self._undo is not None:
-            window, self.threshold, self._w_max, self._prior = self._undo
-            self.window = max(self.window, window)
-            self._epoch = 0
-            self._undo = None
+        """Take back the last reduction, unless the window is larger by now (section 4.9)."""
+        undo, self._undo = self._undo, None
+        if undo is not None and self.window < undo[0]:
+            (self.window, self.threshold, self._w_max, self._prior,
+             self._epoch, self._k, self._w_est) = undo  # fmt: skip
 
     def on_segment_size(self, size: int) -> None:
         """Keep the window the same number of segments."""
@@ -127,4 +129,7 @@ class Cubic:
         self.segment_size = size
 
     def _remember(self) -> None:
-        self._undo = self.window, self.threshold, self._w_max, self._prior
+        self._undo = (
+            self.window, self.threshold, self._w_max, self._prior,
+            self._epoch, self._k, self._w_est,
+        )  # fmt: skip

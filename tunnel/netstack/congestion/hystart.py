@@ -85,7 +85,7 @@ class HyStart:
     def _start_round(self, next_sequence: int) -> None:
         if self.phase is Phase.CONSERVATIVE:
             self._rounds += 1
-            if self._rounds > CSS_ROUNDS:
+            if self._rounds >= CSS_ROUNDS:  # the one that it began in counts
                 self.phase = Phase.DONE
         self._round_end = next_sequence
         self._last_minimum = self._minimum

@@ -32,6 +32,10 @@ class NewReno:
     def on_restart(self, now: int, *, app_limited: bool) -> None:
         """Nothing to learn."""
 
+    def on_idle(self) -> None:
+        """RFC 5681, section 4.1: after a pause the window says nothing of the path any more."""
+        self.window = min(self.window, INITIAL_SEGMENTS * self.segment_size)
+
     def on_ack(self, sample: AckSample) -> None:
         """Grow in slow start or congestion avoidance, where the window was in fact used."""
         if sample.in_recovery or 2 * sample.prior_in_flight < self.window:
@@ -54,11 +58,11 @@ class NewReno:
     def on_recovery_end(self, now: int) -> None:
         """The window already is the threshold."""
 
-    def on_timeout(self, now: int, in_flight: int) -> None:
+    def on_timeout(self, now: int, flight_size: int, in_flight: int) -> None:
         """Start again from one segment (RFC 5681, section 3.1)."""
         self._undo = self.window, self.threshold
-        self.threshold = max(in_flight // 2, MINIMUM_SEGMENTS * self.segment_size)
-        self.window = self.segment_size
+        self.threshold = max(flight_size // 2, MINIMUM_SEGMENTS * self.segment_size)
+        self.window = in_flight + self.segment_size
         self._credit = 0
 
     def on_spurious(self) -> None:
