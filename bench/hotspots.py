@@ -8,6 +8,7 @@ linux-perf. Symbols of a stripped library appear as addresses, gathered by 4 KB 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -48,6 +49,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--reverse", action="store_true", help="host b sends")
     parser.add_argument("--top", type=int, default=25, help="symbols shown")
     options = parser.parse_args(words)
+    if os.geteuid():
+        print("hotspots: needs root to make network namespaces", file=sys.stderr)
+        return 4
     if not shutil.which("perf"):
         parser.error("perf is not installed; Debian has it in linux-perf")
     try:

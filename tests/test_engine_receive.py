@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from dataclasses import replace
 from ipaddress import ip_address
@@ -62,6 +63,31 @@ def test_a_flipped_bit_anywhere_is_refused() -> None:
             peer.raw(message[:at] + bytes([message[at] ^ 1]) + message[at + 1 :])
         assert drops_of(lab) == {"rx_auth_failed": 4}
         assert lab.engine.peer_info(peer.id).last_received == 0
+
+
+def test_of_a_batch_only_the_packet_with_a_flipped_bit_is_refused() -> None:
+    """At every place of a batch of unequal packets, which the kernels open side by side."""
+    numbers = random.Random(1)
+    sizes = [numbers.choice((0, 1, 15, 16, 100, 255, 256, 257, 700, 1360)) for _ in range(24)]
+    packets = [udp(FAR, NEAR, numbers.randbytes(size)) for size in sizes]
+    with Lab() as lab:
+        peer = lab.peer("10.0.0.2/32")
+        for place in range(len(packets)):
+            messages = [peer.message(packet) for packet in packets]
+            bit = numbers.randrange(8 * 8, 8 * len(messages[place]))
+            flipped = bytearray(messages[place])
+            flipped[bit // 8] ^= 1 << bit % 8
+            messages[place] = bytes(flipped)
+            lab.engine.stop()  # so that all wait when the worker looks
+            for message in messages:
+                peer.raw(message)
+            lab.engine.start()
+            others = packets[:place] + packets[place + 1 :]
+            assert [lab.read() for _ in others] == others
+            assert lab.idle()
+            refused = lab.counters()
+            assert refused.get("rx_auth_failed", 0) + refused.get("rx_key_expired", 0) == place + 1
+        assert "rx_replayed" not in lab.counters()
 
 
 def test_keys_expire_for_receiving_after_180_seconds() -> None:

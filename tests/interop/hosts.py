@@ -32,9 +32,10 @@ CRYPTO = [f"tunneld --crypto {choice}" for choice in ("avx2", "libcrypto")]
 #: And with the fallback of each offload, and of all; Linux 6.1 has no tun-uso.
 WITHOUT = [f"tunneld --without {choice}" for choice in WITHOUT_CHOICES]
 NO_OFFLOADS = "tunneld " + " ".join(f"--without {choice}" for choice in WITHOUT_CHOICES)
+WORKERS = [f"tunneld --workers {number}" for number in (2, 8)]
 IMPLEMENTATIONS |= {
     name: replace(_OURS, name=name, command=(*_OURS.command, *name.split()[1:]))
-    for name in (*CRYPTO, *WITHOUT, NO_OFFLOADS)
+    for name in (*CRYPTO, *WITHOUT, NO_OFFLOADS, *WORKERS)
 }
 #: What is tested, and what it is tested against. The variable proves the tests themselves.
 SUBJECT = os.environ.get("TUNNELD_INTEROP_SUBJECT", "tunneld")
@@ -45,8 +46,8 @@ TUNNELCTL = Path(sys.executable).parent / "tunnelctl"
 _serial = itertools.count()
 
 __all__ = [
-    "CRYPTO", "MTU", "NO_OFFLOADS", "PORT", "REFERENCE", "SUBJECT", "WITHOUT", "Host", "connect",
-    "eventually", "star",
+    "CRYPTO", "MTU", "NO_OFFLOADS", "PORT", "REFERENCE", "SUBJECT", "WITHOUT", "WORKERS", "Host",
+    "connect", "eventually", "star",
 ]  # fmt: skip
 
 

@@ -9,10 +9,20 @@ from __future__ import annotations
 import pytest
 
 from tests.interop import transfer
-from tests.interop.hosts import CRYPTO, NO_OFFLOADS, REFERENCE, SUBJECT, WITHOUT, connect, star
+from tests.interop.hosts import (
+    CRYPTO,
+    NO_OFFLOADS,
+    REFERENCE,
+    SUBJECT,
+    WITHOUT,
+    WORKERS,
+    connect,
+    star,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.datapath]
 
+OTHERS = (*CRYPTO, *WITHOUT, *WORKERS)
 SIZE = 24 << 20
 DATAGRAMS = [0, 1, 64, 1000, 1372, 1392, 1393, 5000, 9000, 30_000, 65_000]
 
@@ -37,7 +47,7 @@ def test_bulk(mtu: int, family: int) -> None:
     "subject",
     [
         SUBJECT,
-        *(pytest.param(name, marks=pytest.mark.long) for name in (*CRYPTO, *WITHOUT)),
+        *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS),
         pytest.param(NO_OFFLOADS, marks=pytest.mark.long, id="tunneld without any"),
     ],
 )
