@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from providers.wireguard.peer import Peer, Phase
+from providers.wireguard.snapshot import endpoint_shown
 
 if TYPE_CHECKING:
-    from tunnel import Engine, Network
+    from tunnel import Address, Engine, Network
 
 
 class PeerTable:
@@ -35,6 +36,12 @@ class PeerTable:
     def find(self, identifier: int) -> Peer | None:
         """Return the peer with an engine's number."""
         return self._by_id.get(identifier)
+
+    def places(self) -> list[tuple[Address, int]]:
+        """Return where peers are, as far as that is known."""
+        placed = (peer for peer in self.by_key.values() if peer.has_endpoint)
+        ends = (self._engine.peer_info(peer.id).endpoint for peer in placed)
+        return [endpoint_shown(end) for end in ends if end is not None]
 
     def add(self, public_key: bytes) -> Peer:
         """Add a peer."""

@@ -338,7 +338,7 @@ class WireGuardProvider(PacketTunnelProvider):
 
     def _permit(self, coming: Sequence[PeerChange], mark: int | None = None) -> None:
         """Tell the session where packets go from now on, those of a coming change included."""
-        far = [*(p.endpoint for p in self.device.snapshot().peers), *(p.endpoint for p in coming)]
+        far = [*self.device.peers.places(), *(p.endpoint for p in coming)]
         self.context.permit([endpoint for endpoint in far if endpoint is not None], mark)
 
     def _permit_no_more(self) -> None:
