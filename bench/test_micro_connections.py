@@ -26,7 +26,7 @@ from bench.test_micro_stack import Pair
 from tunnel.netstack.aio import NetStack
 from tunnel.proxy.dialer import Machine
 from tunnel.proxy.socks5 import Socks5
-from tunnel.unitlink import link_pair
+from tunnel.stacklink import link_pair
 
 CONNECTIONS = 200
 NEAR, FAR = "10.7.0.1", "10.7.0.2"

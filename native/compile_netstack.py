@@ -25,7 +25,7 @@ _spec.loader.exec_module(compiled)
 
 #: Nothing outside the stack is looked at: what it imports need not be installed.
 _OPTIONS = (
-    "--strict", "--follow-imports=skip", "--python-version=3.11", "--config-file=",
+    "--follow-imports=skip", "--python-version=3.11", "--config-file=",
     "--cache-dir=/dev/null",
 )  # fmt: skip
 #: Each module's entry is found by the last part of its name, in the one library that all share.
@@ -41,7 +41,7 @@ def generate(folder: Path) -> list[Path]:
 
     found = compiled.modules(ROOT)
     os.chdir(ROOT.parent)  # tracebacks name files as they are passed
-    names = [str(path.relative_to(ROOT.parent)) for path in compiled.sources(ROOT)]
+    names = [str(path.relative_to(ROOT.parent)) for path in found.values()]
     group = compiled.GROUP.removesuffix("__mypyc")
     made = mypycify([*_OPTIONS, *names], multi_file=True, target_dir=str(folder), group_name=group)
     library = next(one for one in made if one.name == compiled.GROUP)

@@ -16,12 +16,18 @@ from tunnel import compiled
 
 ROOT = Path(tunnel.__file__).parent
 TELL = """
-import importlib, pathlib, sys
+import pathlib, sys
 from tunnel import compiled
-import tunnel.netstack
+import tunnel.netstack.stack
 root = pathlib.Path(compiled.__file__).parent
-for name in compiled.modules(root):
-    print(pathlib.Path(importlib.import_module(name).__file__).suffix)
+for name, path in compiled.modules(root).items():
+    found = (finder.find_spec(name, [str(path.parent)]) for finder in sys.meta_path)
+    print(pathlib.Path(next(filter(None, found)).origin).suffix)
+"""
+SETTINGS_FIRST = """
+from tunnel.netstack.settings import Settings
+from tunnel.netstack.connection import Connection
+Connection(1, 2, iss=5, settings=Settings())
 """
 FAIL = """
 from tunnel.netstack.connection import Connection
@@ -47,7 +53,8 @@ def library() -> Path:
 def copy(tmp_path: Path, library: Path) -> Path:
     """Return a copy of what the stack needs, as a wheel installs it."""
     package = tmp_path / "tunnel"
-    shutil.copytree(ROOT / "netstack", package / "netstack")
+    for folder in ("netstack", "proxy"):
+        shutil.copytree(ROOT / folder, package / folder)
     for path in (ROOT / "__init__.py", ROOT / "compiled.py", library):
         shutil.copy2(path, package)
     return tmp_path
@@ -91,6 +98,10 @@ def test_without_a_library_the_python_runs(copy: Path, library: Path) -> None:
 def test_a_library_that_cannot_be_loaded_is_no_harm(copy: Path, library: Path) -> None:
     (copy / "tunnel" / library.name).write_bytes(b"of another machine")
     assert suffixes(run(copy, TELL)) == {".py"}
+
+
+def test_values_are_the_same_kind_whoever_imports_them_first(copy: Path) -> None:
+    assert not run(copy, SETTINGS_FIRST).stderr
 
 
 @pytest.mark.parametrize("environment", [{}, {"TUNNELD_PURE": "1"}])

@@ -16,8 +16,7 @@ LAYERS = (
     (
         "tunnel.primitives",
         "tunnel.flow",
-        "tunnel.hostedlink",
-        "tunnel.unitlink",
+        "tunnel.stacklink",
         "tunnel.bind",
         "tunnel.engine",
         "tunnel.tun",
@@ -27,7 +26,8 @@ LAYERS = (
 )
 #: The native module is for these alone; primitives are its single operations.
 NATIVE = {
-    "tunnel.engine", "tunnel.flow", "tunnel.hostedlink", "tunnel.primitives", "tunnel.unitlink",
+    "tunnel.engine", "tunnel.flow", "tunnel.netstack.aio.hostedlink",
+    "tunnel.netstack.aio.unitlink", "tunnel.primitives", "tunnel.stacklink",
 }  # fmt: skip
 #: Cores that do no I/O and read no clock.
 PURE = (

@@ -33,7 +33,7 @@ from tunnel import (
     TunnelStatus,
 )
 from tunnel.netstack.aio import reserved
-from tunnel.unitlink import LinkTun
+from tunnel.stacklink import LinkTun
 
 NEAR, FAR = ("192.168.7.1", "fd77::1"), ("192.168.7.2", "fd77::2")
 KEYS = {NEAR: key_pair(1), FAR: key_pair(2)}

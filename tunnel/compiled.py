@@ -1,15 +1,16 @@
-"""Which form of the stack's state machines runs: their Python, or what mypyc compiled from it.
+"""Which form of the stack and the proxies runs: their Python, or what mypyc compiled from it.
 
-The modules of `tunnel.netstack` that do no I/O are typed throughout, and the build compiles them
-into one library beside the native core (native/compile_netstack.py). Nothing else differs: the
-Python is complete, and it runs where
+The modules that every connection passes through, the stack's, its shell's and those of the proxies,
+are typed throughout, and the build compiles them into one library beside the native core
+(native/compile_netstack.py). Nothing else differs: the Python is complete, and it runs where
 
 - `TUNNELD_PURE` is set, for the build (nothing is compiled) or for a program;
 - there is no library for this interpreter (it is bound to one minor version of Python);
 - a source is not what was compiled. The library has the hash of all sources in its name, so after
   an edit it is not found, and it cannot be stale. `tools/build` compiles anew.
 
-All modules come from the library or none does: they know each other's memory layout.
+All modules come from the library or none does: they know each other's memory layout. So a class
+that is compiled has no subclass that is not, and arguments are of the types that they name.
 """
 
 from __future__ import annotations
@@ -27,9 +28,15 @@ from typing import Final
 PURE: Final = "TUNNELD_PURE"
 #: The library's own module: mypyc looks it up by this name.
 GROUP: Final = "netstack__mypyc"
-_FOLDERS: Final = ("netstack", "netstack/congestion")
-#: Values and tables, which gain nothing and use what mypyc does not compile.
-_AS_THEY_ARE: Final = ("__init__", "settings", "states")
+_FOLDERS: Final = ("netstack", "netstack/congestion", "netstack/aio", "proxy")
+#: What no short connection passes through.
+_AS_THEY_ARE: Final = frozenset(
+    {
+        "netstack/aio/bytestream", "netstack/aio/http", "netstack/aio/reserved",
+        "netstack/aio/resolver", "netstack/aio/streams", "netstack/aio/tls",
+        "proxy/associate", "proxy/credentials", "proxy/dialer", "proxy/udpforward",
+    }
+)  # fmt: skip
 
 
 def sources(root: Path) -> list[Path]:
@@ -39,10 +46,11 @@ def sources(root: Path) -> list[Path]:
 
 def modules(root: Path) -> dict[str, Path]:
     """Return the modules to be compiled, by their full names."""
+    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in sources(root)}
     return {
-        ".".join((root.name, *path.relative_to(root).with_suffix("").parts)): path
-        for path in sources(root)
-        if path.stem not in _AS_THEY_ARE
+        f"{root.name}/{name}".replace("/", "."): path
+        for name, path in names.items()
+        if path.stem != "__init__" and name not in _AS_THEY_ARE
     }
 
 

@@ -23,8 +23,8 @@ from typing import Any
 from tools.netlab import Namespace
 from tunnel.netstack.aio import NetStack
 from tunnel.netstack.settings import Settings
+from tunnel.stacklink import link_pair
 from tunnel.tun import Tun
-from tunnel.unitlink import link_pair
 
 KERNEL, OURS = "10.77.0.1", "10.77.0.2"
 KERNEL6, OURS6 = "fd77::1", "fd77::2"

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.loops import until
 from tunnel.netstack.aio import NetStack
-from tunnel.unitlink import link_pair
+from tunnel.stacklink import link_pair
 
 ALICE, BOB = ("10.7.0.1", "fd07::1"), ("10.7.0.2", "fd07::2")
 

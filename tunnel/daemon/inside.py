@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tunnel.policy.path import Path
     from tunnel.provider import PacketTunnelProvider, TunnelStatus
     from tunnel.settings import Address
+    from tunnel.stacklink import LinkTun
     from tunnel.tun import Tun
-    from tunnel.unitlink import LinkTun
 
 
 class InTunnel:
@@ -61,10 +61,10 @@ class InTunnel:
         return self._net
 
     def _make_net(self) -> NetStack:
-        from tunnel.hostedlink import HostedLink
         from tunnel.netstack.aio import NetStack
+        from tunnel.netstack.aio.hostedlink import HostedLink
         from tunnel.netstack.aio.reserved import ReservedPorts
-        from tunnel.unitlink import link_pair
+        from tunnel.stacklink import link_pair
 
         if self.status not in REPORTABLE:
             raise TunnelError(f"{self.interface}: the tunnel is not up; start it first")

@@ -37,7 +37,7 @@ class UserspaceMachine(Machine):
 
     def create_tun(self, name: str, workers: int) -> Any:
         """Make a link to the stack."""
-        from tunnel.unitlink import LinkTun
+        from tunnel.stacklink import LinkTun
 
         return LinkTun(workers)
 

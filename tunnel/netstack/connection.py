@@ -12,15 +12,13 @@ from typing import Final
 from tunnel.netstack.endpoint import Event, EventKind, Reason
 from tunnel.netstack.handshake import SMALLEST_SEGMENT, TIMESTAMP_BYTES, Handshake, reset_for
 from tunnel.netstack.rtt import SECOND
-from tunnel.netstack.segment import NO_OPTIONS, Flag, Segment
+from tunnel.netstack.segment import ACK, CWR, FIN, NO_OPTIONS, PSH, RST, SYN, Segment
 from tunnel.netstack.sequence import unwrap
 from tunnel.netstack.states import MAY_RECEIVE, MAY_WRITE, State, Step
 
 __all__ = ["Connection", "reset_for"]
 
-_SYN, _FIN, _RST, _ACK = int(Flag.SYN), int(Flag.FIN), int(Flag.RST), int(Flag.ACK)
-_ECE, _CWR = int(Flag.ECE), int(Flag.CWR)
-_NOT_PUSH: Final = 0xFF & ~int(Flag.PSH)
+_NOT_PUSH: Final = 0xFF & ~PSH
 _MASK, _HALF = 0xFFFFFFFF, 1 << 31
 _ESTABLISHED: Final = State.ESTABLISHED  # a member costs a look-up in its class each time
 _RECENT_IS_OLD: Final = 24 * 24 * 3600 * SECOND  # RFC 7323, section 5.5
@@ -93,7 +91,7 @@ class Connection(Handshake):
         if self.state is State.CLOSED:
             return
         if self.state not in (State.LISTEN, State.SYN_SENT, State.TIME_WAIT):
-            self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK, now, NO_OPTIONS))
+            self._outbox.append(self._segment(self.sender.nxt, RST | ACK, now, NO_OPTIONS))
         self._close(Reason.ABORTED)
 
     def take_events(self) -> list[Event]:
@@ -110,7 +108,7 @@ class Connection(Handshake):
     def may_be_reused(self, segment: Segment) -> bool:
         """Whether a SYN may take over this connection in TIME-WAIT (RFC 6191, section 2)."""
         receiver = self.receiver
-        if self.state is not State.TIME_WAIT or receiver is None or not segment.flags & _SYN:
+        if self.state is not State.TIME_WAIT or receiver is None or not segment.flags & SYN:
             return False
         timestamp = segment.options.timestamp
         if self._timestamps and timestamp is not None:
@@ -145,7 +143,7 @@ class Connection(Handshake):
         receiver, sender = self.receiver, self.sender
         recovery = sender.recovery
         if (
-            flags & _NOT_PUSH != _ACK
+            flags & _NOT_PUSH != ACK
             or receiver is None
             or sequence != receiver.nxt & _MASK
             or congested
@@ -194,23 +192,23 @@ class Connection(Handshake):
         flags = segment.flags
         sequence = unwrap(segment.sequence, receiver.nxt)
         length = segment.length
-        if flags & _SYN and self.state is State.SYN_RECEIVED and sequence == receiver.nxt - 1:
-            if not flags & _ACK:  # our SYN,ACK was lost
+        if flags & SYN and self.state is State.SYN_RECEIVED and sequence == receiver.nxt - 1:
+            if not flags & ACK:  # our SYN,ACK was lost
                 self.sender.recovery.send_all_again()
                 return
-            flags &= ~_SYN  # simultaneous open: only the acknowledgment is news
+            flags &= ~SYN  # simultaneous open: only the acknowledgment is news
             sequence, length = sequence + 1, length - 1
         if not self._check_timestamp(segment, length, now):
             return
         if not self._check_sequence(segment, sequence, length, now):
             return
-        if flags & _RST:
+        if flags & RST:
             self._take_reset(sequence, now)
             return
-        if flags & _SYN:
+        if flags & SYN:
             self._challenge(now)  # RFC 5961, section 4
             return
-        if not flags & _ACK:
+        if not flags & ACK:
             return
         if not self._take_acknowledgment(segment, sequence, now):
             return
@@ -222,7 +220,7 @@ class Connection(Handshake):
             return
         if segment.payload and self.state in MAY_RECEIVE:
             self._take_payload(segment, sequence, now)
-        if flags & _FIN:
+        if flags & FIN:
             receiver.finish(sequence + len(segment.payload))
         if receiver.fin is not None and receiver.take_fin():
             self._take_fin(now)
@@ -233,9 +231,9 @@ class Connection(Handshake):
             return True
         timestamp = segment.options.timestamp
         if timestamp is None:  # section 3.2; a SYN is for RFC 5961 to answer, whatever it carries
-            return bool(segment.flags & (_RST | _SYN))
+            return bool(segment.flags & (RST | SYN))
         ahead = unwrap(timestamp[0], self._recent) - self._recent
-        if ahead < 0 and not segment.flags & _RST and now - self._recent_at < _RECENT_IS_OLD:
+        if ahead < 0 and not segment.flags & RST and now - self._recent_at < _RECENT_IS_OLD:
             if length or self._limit.allows(now):
                 self._receiver.ack_now = True
             return False
@@ -249,11 +247,11 @@ class Connection(Handshake):
             return True
         if length and nxt < sequence + length and sequence < edge:
             return True
-        if segment.flags & _RST:
+        if segment.flags & RST:
             return False
         if segment.payload and sequence + length <= nxt:
             receiver.accept(sequence, segment.payload, now)  # for the DSACK
-        if self.state is State.TIME_WAIT and segment.flags & _FIN:
+        if self.state is State.TIME_WAIT and segment.flags & FIN:
             self._wait_out(now)
         if length:
             receiver.ack_now = True
@@ -320,7 +318,7 @@ class Connection(Handshake):
         """The seventh check; with the congestion mark's echo (RFC 3168, section 6.1.3)."""
         receiver = self._receiver
         if self._ecn:
-            if segment.flags & _CWR:
+            if segment.flags & CWR:
                 receiver.echo_congestion = False
             if segment.congested:
                 receiver.echo_congestion = True

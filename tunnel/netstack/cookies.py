@@ -12,7 +12,7 @@ from hashlib import blake2s
 from typing import Final, NamedTuple
 
 from tunnel.netstack.rtt import MILLISECOND, SECOND
-from tunnel.netstack.segment import Flag, Options, Segment
+from tunnel.netstack.segment import ACK, RST, SYN, Options, Segment
 
 _SLOT: Final = 64 * SECOND
 _SLOTS_VALID: Final = 2
@@ -20,7 +20,6 @@ VALID: Final = _SLOTS_VALID * _SLOT
 _MSS: Final = (88, 536, 1220, 1300, 1360, 1380, 1440, 1460)
 _NO_SHIFT: Final = 15
 _STAMP_BITS: Final = 6
-_SYN, _ACK, _RST = int(Flag.SYN), int(Flag.ACK), int(Flag.RST)
 
 
 class Offer(NamedTuple):
@@ -71,12 +70,12 @@ class Cookies:
         )
         return Segment(
             syn.destination_port, syn.source_port, iss, (syn.sequence + 1) & 0xFFFFFFFF,
-            _SYN | _ACK, min(offer.window, 0xFFFF), options,
+            SYN | ACK, min(offer.window, 0xFFFF), options,
         )  # fmt: skip
 
     def open_(self, flow: bytes, ack: Segment, now: int) -> tuple[int, Segment] | None:
         """Return our sequence number and the SYN that a cookie stands for; None for a forgery."""
-        if ack.flags & (_SYN | _RST) or not ack.flags & _ACK:
+        if ack.flags & (SYN | RST) or not ack.flags & ACK:
             return None
         iss = (ack.acknowledgment - 1) & 0xFFFFFFFF
         sequence = (ack.sequence - 1) & 0xFFFFFFFF
@@ -95,5 +94,5 @@ class Cookies:
             mss=_MSS[index], window_shift=shift, sack_permitted=selective,
             timestamp=None if stamp is None else (stamp[0], 0),
         )  # fmt: skip
-        syn = Segment(ack.source_port, ack.destination_port, sequence, 0, _SYN, ack.window, options)
+        syn = Segment(ack.source_port, ack.destination_port, sequence, 0, SYN, ack.window, options)
         return iss, syn

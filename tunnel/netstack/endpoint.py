@@ -15,15 +15,13 @@ from tunnel.netstack.budget import Pool, RateLimit
 from tunnel.netstack.congestion import ALGORITHMS, CongestionControl
 from tunnel.netstack.receiver import Receiver
 from tunnel.netstack.rtt import MILLISECOND, SECOND
-from tunnel.netstack.segment import NO_OPTIONS, Flag, Options, Segment
+from tunnel.netstack.segment import ACK, CWR, ECE, FIN, NO_OPTIONS, PSH, RST, SYN, Options, Segment
 from tunnel.netstack.sender import Sender, Unit
 from tunnel.netstack.sequence import unwrap, wrap
 from tunnel.netstack.settings import Settings
 from tunnel.netstack.states import CLOSING_DOWN, State, Step, follow
 
-_SYN, _FIN, _RST = int(Flag.SYN), int(Flag.FIN), int(Flag.RST)
-_ACK, _PSH, _ECE, _CWR = int(Flag.ACK), int(Flag.PSH), int(Flag.ECE), int(Flag.CWR)
-_make = tuple.__new__  # as in segment.py
+_make: Final = tuple.__new__  # as in segment.py
 DEFAULT: Final = Settings()
 # An enum's member costs a look-up in its class each time; these are looked at for each segment.
 _CLOSED: Final = State.CLOSED
@@ -33,6 +31,8 @@ _TIME_WAIT: Final = State.TIME_WAIT
 
 class EventKind(Enum):
     """What the user hears of."""
+
+    __hash__ = object.__hash__  # as of the states
 
     ESTABLISHED = "established"
     READABLE = "readable"
@@ -59,6 +59,7 @@ class Event(NamedTuple):
 
 
 READABLE: Final = Event(EventKind.READABLE)
+_PLAIN: Final = {kind: Event(kind) for kind in EventKind}
 
 
 class Endpoint:
@@ -151,7 +152,7 @@ class Endpoint:
                 self._say_what_came(out, now)
             else:
                 receiver.acknowledged()
-                out.append(self._segment(sender.recovery.nxt, _ACK, now))
+                out.append(self._segment(sender.recovery.nxt, ACK, now))
         return out
 
     def _say_what_came(self, out: list[Segment], now: int) -> None:
@@ -162,7 +163,7 @@ class Endpoint:
         copies = 1 if self._selective else max(receiver.duplicate_acks, 1)
         options = self._selecting(now)
         receiver.acknowledged()
-        out += [self._segment(self.sender.nxt, _ACK, now, options)] * copies
+        out += [self._segment(self.sender.nxt, ACK, now, options)] * copies
 
     def _selecting(self, now: int) -> Options | None:
         """The options with the SACK blocks of what waits for a gap; None where there are none."""
@@ -178,19 +179,19 @@ class Endpoint:
         start, end, again, cut = unit
         if start == self.iss:
             return self._syn(now)
-        flags = _ACK
+        flags = ACK
         data_end = end
         if sender.fin is not None and end > sender.fin:
-            flags |= _FIN
+            flags |= FIN
             data_end = sender.fin
         size = data_end - start
         payload = buffer.slice(start, data_end) if size > 0 else b""
         if data_end == buffer.end and size > 0:
-            flags |= _PSH
+            flags |= PSH
         capable = self._ecn and size > 0 and not again and sender.window > 0  # 6.1.5, 6.1.6
         if capable and sender.recovery.reduced:
             sender.recovery.reduced = False
-            flags |= _CWR
+            flags |= CWR
         options = None
         if receiver is not None:
             if receiver.owes_blocks and cut:
@@ -202,9 +203,9 @@ class Endpoint:
     def _syn(self, now: int) -> Segment:
         settings = self.settings
         answers = self.state is State.SYN_RECEIVED
-        flags = _SYN | (_ACK if answers else 0)
+        flags = SYN | (ACK if answers else 0)
         if self._ecn:
-            flags |= _ECE if answers else _ECE | _CWR
+            flags |= ECE if answers else ECE | CWR
         timeout = self.user_timeout // SECOND if settings.announce_user_timeout else None
         options = Options(
             mss=settings.segment,
@@ -241,9 +242,9 @@ class Endpoint:
         else:
             ack = receiver.nxt
             window = receiver.edge - ack if receiver.edge > ack else 0
-            if receiver.echo_congestion and not flags & _SYN:
-                flags |= _ECE
-        if not flags & _SYN:
+            if receiver.echo_congestion and not flags & SYN:
+                flags |= ECE
+        if not flags & SYN:
             window >>= self._receive_shift
         if window > 0xFFFF:
             window = 0xFFFF
@@ -288,7 +289,7 @@ class Endpoint:
         self._tell(EventKind.CLOSED, reason)
 
     def _tell(self, kind: EventKind, reason: Reason | None = None) -> None:
-        event = Event(kind, reason)
+        event = _PLAIN[kind] if reason is None else Event(kind, reason)
         if event not in self.events:
             self.events.append(event)
 
@@ -345,7 +346,7 @@ class Endpoint:
         if len(self.sender.recovery.flight):
             if now >= self._give_up_at:
                 if self.sender.open:
-                    reset = self._segment(self.sender.nxt, _RST | _ACK, now, NO_OPTIONS)
+                    reset = self._segment(self.sender.nxt, RST | ACK, now, NO_OPTIONS)
                     self._outbox.append(reset)
                 self._close(Reason.TIMED_OUT)
                 return
@@ -362,13 +363,13 @@ class Endpoint:
         elif len(recovery.flight):
             recovery.probe = True
         elif self.state not in (State.CLOSED, State.TIME_WAIT):
-            self._outbox.append(self._segment(self.sender.nxt - 1, _ACK, now))
+            self._outbox.append(self._segment(self.sender.nxt - 1, ACK, now))
 
     def _keep_alive(self, now: int) -> None:
         """A segment just below the window, which must be answered (RFC 9293, section 3.8.4)."""
         if self._probes >= self.settings.keepalive_count:
-            self._outbox.append(self._segment(self.sender.nxt, _RST | _ACK, now, NO_OPTIONS))
+            self._outbox.append(self._segment(self.sender.nxt, RST | ACK, now, NO_OPTIONS))
             self._close(Reason.TIMED_OUT)
             return
         self._probes += 1
-        self._outbox.append(self._segment(self.sender.nxt - 1, _ACK, now))
+        self._outbox.append(self._segment(self.sender.nxt - 1, ACK, now))

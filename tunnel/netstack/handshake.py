@@ -11,12 +11,10 @@ from tunnel.netstack.acks import Ack, blocks_of
 from tunnel.netstack.endpoint import Endpoint, EventKind, Reason
 from tunnel.netstack.receiver import Receiver
 from tunnel.netstack.rtt import SECOND
-from tunnel.netstack.segment import Flag, Options, Segment
+from tunnel.netstack.segment import ACK, CWR, ECE, RST, SYN, Options, Segment
 from tunnel.netstack.sequence import unwrap, wrap
 from tunnel.netstack.states import Step
 
-_SYN, _RST, _ACK = int(Flag.SYN), int(Flag.RST), int(Flag.ACK)
-_ECE, _CWR = int(Flag.ECE), int(Flag.CWR)
 TIMESTAMP_BYTES: Final = 12
 SMALLEST_SEGMENT: Final = 88  # a peer that announces less would make us send headers only
 _USER_TIMEOUT_RANGE: Final = (100 * SECOND, 3600 * SECOND)  # L_LIMIT, U_LIMIT of RFC 5482
@@ -24,12 +22,12 @@ _USER_TIMEOUT_RANGE: Final = (100 * SECOND, 3600 * SECOND)  # L_LIMIT, U_LIMIT o
 
 def reset_for(segment: Segment) -> Segment | None:
     """Return the reset that answers a segment without a connection (RFC 9293, 3.10.7.1)."""
-    if segment.flags & _RST:
+    if segment.flags & RST:
         return None
     ports = segment.destination_port, segment.source_port
-    if segment.flags & _ACK:
-        return Segment(*ports, segment.acknowledgment, 0, _RST, 0)
-    return Segment(*ports, 0, wrap(segment.sequence + segment.length), _RST | _ACK, 0)
+    if segment.flags & ACK:
+        return Segment(*ports, segment.acknowledgment, 0, RST, 0)
+    return Segment(*ports, 0, wrap(segment.sequence + segment.length), RST | ACK, 0)
 
 
 class Handshake(Endpoint):
@@ -44,14 +42,14 @@ class Handshake(Endpoint):
 
     def _arrive_in_listen(self, segment: Segment, now: int) -> None:
         """3.10.7.2: RST, ACK, SYN, in this order."""
-        if segment.flags & _RST:
+        if segment.flags & RST:
             return
-        if segment.flags & _ACK:
+        if segment.flags & ACK:
             self._reset_sender(segment)
-        elif segment.flags & _SYN:
+        elif segment.flags & SYN:
             self.remote_port = segment.source_port
             self._opened_at = now
-            self._ecn = self._ecn and segment.flags & (_ECE | _CWR) == _ECE | _CWR
+            self._ecn = self._ecn and segment.flags & (ECE | CWR) == ECE | CWR
             self._learn_peer(segment, now)
             self._step(Step.SYN)
 
@@ -59,23 +57,23 @@ class Handshake(Endpoint):
         """3.10.7.3: ACK, RST, SYN, in this order."""
         flags = segment.flags
         ack = unwrap(segment.acknowledgment, self.sender.una)
-        if flags & _ACK and not self.sender.start < ack <= self.sender.nxt:
+        if flags & ACK and not self.sender.start < ack <= self.sender.nxt:
             self._reset_sender(segment)
             return
-        if flags & _RST:
-            if flags & _ACK:
+        if flags & RST:
+            if flags & ACK:
                 self._close(Reason.REFUSED)
             return
-        if not flags & _SYN:
+        if not flags & SYN:
             return
-        if flags & _ACK:
-            self._ecn = self._ecn and flags & (_ECE | _CWR) == _ECE
+        if flags & ACK:
+            self._ecn = self._ecn and flags & (ECE | CWR) == ECE
             self._learn_peer(segment, now)
             self._step(Step.SYN_ACKED)
             self._establish(segment, ack, now)
             self._receiver.greet(now)
         else:  # simultaneous open: our SYN leaves again, as SYN,ACK
-            self._ecn = self._ecn and flags & (_ECE | _CWR) == _ECE | _CWR
+            self._ecn = self._ecn and flags & (ECE | CWR) == ECE | CWR
             self._learn_peer(segment, now)
             self._step(Step.SYN)
             self.sender.recovery.send_all_again()
@@ -130,7 +128,7 @@ class Handshake(Endpoint):
     def _ack_of(self, segment: Segment, position: int, now: int) -> Ack:
         """Read what an acknowledgment says."""
         options = segment.options
-        congested = self._ecn and segment.flags & (_ECE | _SYN) == _ECE
+        congested = self._ecn and segment.flags & (ECE | SYN) == ECE
         echoed_at = 0
         if options.timestamp is not None and self._timestamps:
             echoed_at = self._time_of(options.timestamp[1], now)

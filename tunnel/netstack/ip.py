@@ -12,18 +12,25 @@ import struct
 from builtins import memoryview  # mypyc looks for it here
 from typing import Final, NamedTuple
 
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
-_HOP_BY_HOP, _ROUTING, _FRAGMENT, _NO_NEXT, _DESTINATION = 0, 43, 44, 59, 60
+ICMP: Final = 1
+TCP: Final = 6
+UDP: Final = 17
+ICMPV6: Final = 58
+_HOP_BY_HOP: Final = 0
+_ROUTING: Final = 43
+_FRAGMENT: Final = 44
+_DESTINATION: Final = 60
 _SKIPPED: Final = frozenset({_HOP_BY_HOP, _DESTINATION, _ROUTING})
 _MAX_EXTENSIONS: Final = 8
 HEADER_BYTES: Final = {4: 20, 6: 40}
 HOPS: Final = 64
-ECT0, CE = 2, 3
+ECT0: Final = 2
+CE: Final = 3
 _DF: Final = 0x4000
 
-_V4 = struct.Struct("!BBHHHBBH4s4s")
-_V6 = struct.Struct("!IHBB16s16s")
-_V4_LEAD = struct.Struct("!BBHHHBBH")
+_V4: Final = struct.Struct("!BBHHHBBH4s4s")
+_V6: Final = struct.Struct("!IHBB16s16s")
+_V4_LEAD: Final = struct.Struct("!BBHHHBBH")
 
 
 class Fragment(NamedTuple):
@@ -86,19 +93,18 @@ def checksum(data: bytes | bytearray | memoryview, start: int = 0) -> int:
 class Route:
     """From one of our addresses to another: makes IP headers."""
 
-    __slots__ = ("_base", "_pseudo", "_v4_sum", "destination", "mtu", "source", "version")
+    __slots__ = ("destination", "mtu", "source", "sum", "version")
 
     def __init__(self, source: bytes, destination: bytes, mtu: int) -> None:
         self.version = 4 if len(source) == 4 else 6
         self.source = source
         self.destination = destination
         self.mtu = mtu
-        self._base = words(source + destination)
-        self._v4_sum = self._base + 0x4500
+        self.sum = words(source + destination)  # of the addresses, for checksums
 
     def pseudo(self, protocol: int, length: int) -> int:
         """Return the folded sum of the pseudo-header (RFC 9293, section 3.1; RFC 8200, 8.1)."""
-        return total_of(self._base + protocol + length)
+        return total_of(self.sum + protocol + length)
 
     def header(
         self, protocol: int, length: int, ds: int = 0, identification: int = -1, hops: int = HOPS
@@ -116,7 +122,7 @@ class Route:
         flags = _DF if identification < 0 else 0
         ident = max(identification, 0)
         lead = hops << 8 | protocol
-        sum_ = ~total_of(self._v4_sum + ds + total + ident + flags + lead) & 0xFFFF
+        sum_ = ~total_of(self.sum + 0x4500 + ds + total + ident + flags + lead) & 0xFFFF
         return _V4.pack(
             0x45, ds, total, ident, flags, hops, protocol, sum_, self.source, self.destination
         )
@@ -137,7 +143,7 @@ class Route:
         ip = self.header(protocol, length, ds, identification)
         whole = bytearray(ip + header)
         start = len(ip)
-        sum_ = total_of(self._base + protocol + length)
+        sum_ = total_of(self.sum + protocol + length)
         whole[start + field : start + field + 2] = sum_.to_bytes(2, "big")
         return Outgoing(whole, payload, segment, start, field)
 

@@ -10,6 +10,7 @@ FIRST: Final = 32768
 COUNT: Final = 65536 - FIRST
 _ISN_TICK: Final = 4_000  # ns: the timer of RFC 9293, section 3.4.1
 _BUCKETS: Final = 256
+_KNOWN: Final = 1024  # offsets that are remembered
 
 
 class Numbers:
@@ -18,6 +19,7 @@ class Numbers:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._steps = [0] * _BUCKETS
+        self._offsets: dict[bytes, int] = {}  # a store, not a table
 
     def _hash(self, purpose: bytes, flow: bytes) -> int:
         digest = blake2s(flow, key=self._secret, person=purpose, digest_size=8).digest()
@@ -38,7 +40,12 @@ class Numbers:
 
     def port(self, flow: bytes, free: Callable[[int], bool]) -> int | None:
         """RFC 6056, algorithm 4: sequential from an offset that the destination decides."""
-        mixed = self._hash(b"port", flow)
+        known = self._offsets.get(flow)
+        mixed = self._hash(b"port", flow) if known is None else known
+        if known is None:
+            if len(self._offsets) >= _KNOWN:
+                self._offsets.clear()
+            self._offsets[flow] = mixed
         bucket = mixed >> 32 & (_BUCKETS - 1)
         for _ in range(COUNT):
             step = self._steps[bucket]

@@ -15,16 +15,23 @@ HEADER_BYTES: Final = 20
 MAX_OPTION_BYTES: Final = 40
 MAX_WINDOW_SHIFT: Final = 14  # RFC 7323, section 2.3
 
-_HEADER = struct.Struct("!HHIIBBHHH")
-_TIMESTAMPS = struct.Struct("!BBBBII")
-_EDGE = struct.Struct("!II")
+_HEADER: Final = struct.Struct("!HHIIBBHHH")
+_TIMESTAMPS: Final = struct.Struct("!BBBBII")
+_EDGE: Final = struct.Struct("!II")
 #: A header whose only option is the timestamp, as on nearly every segment: the header up to the
 #: window, checksum and urgent pointer as one, two NOPs with the option's kind and length as one.
-_STAMPED = struct.Struct("!HHIIBBHIIII")
+_STAMPED: Final = struct.Struct("!HHIIBBHIIII")
 _STAMPED_BYTES: Final = 32
-_STAMP_LEAD: Final = 0x0101080A
+STAMP_LEAD: Final = 0x0101080A
+STAMPED_OFFSET: Final = 0x80
 
-_END, _NOP, _MSS, _WINDOW_SHIFT, _SACK_PERMITTED, _SACK, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 8
+_END: Final = 0
+_NOP: Final = 1
+_MSS: Final = 2
+_WINDOW_SHIFT: Final = 3
+_SACK_PERMITTED: Final = 4
+_SACK: Final = 5
+_TIMESTAMP: Final = 8
 _USER_TIMEOUT: Final = 28  # RFC 5482
 _FIXED_LENGTHS: Final = {
     _MSS: 4,
@@ -35,20 +42,32 @@ _FIXED_LENGTHS: Final = {
 }
 
 
+# Control bits (RFC 9293) and the two of ECN (RFC 3168). Numbers, since compiled code has them in
+# place, and looks up the members of an enum each time.
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+PSH: Final = 0x08
+ACK: Final = 0x10
+URG: Final = 0x20
+ECE: Final = 0x40
+CWR: Final = 0x80
+
+
 class Flag(IntFlag):
-    """Control bits (RFC 9293) and the two of ECN (RFC 3168)."""
+    """The control bits by name."""
 
-    FIN = 0x01
-    SYN = 0x02
-    RST = 0x04
-    PSH = 0x08
-    ACK = 0x10
-    URG = 0x20
-    ECE = 0x40
-    CWR = 0x80
+    FIN = FIN
+    SYN = SYN
+    RST = RST
+    PSH = PSH
+    ACK = ACK
+    URG = URG
+    ECE = ECE
+    CWR = CWR
 
 
-_make = tuple.__new__  # a NamedTuple from a tuple: half the cost of calling its class
+_make: Final = tuple.__new__  # a NamedTuple from a tuple: half the cost of calling its class
 _LENGTH: Final = (0, 1, 1, 2)  # of the control bits FIN and SYN, the lowest two
 
 
@@ -121,7 +140,7 @@ def parse(data: memoryview, *, congested: bool = False) -> Segment | None:
         source, destination, sequence, ack, offset, flags, window, _, lead, value, echo = (
             _STAMPED.unpack_from(data)
         )
-        if lead == _STAMP_LEAD and offset & 0xF0 == 0x80:
+        if lead == STAMP_LEAD and offset & 0xF0 == 0x80:
             options = _make(Options, (None, None, False, (value, echo), (), None))
             return _make(
                 Segment,
@@ -181,17 +200,24 @@ def parse_options(data: memoryview | bytes) -> Options:
     return Options(mss, shift, permitted, timestamp, sack, timeout)
 
 
+def is_stamped(options: Options) -> bool:
+    """Whether a timestamp is all that the options are."""
+    mss, shift, permitted, timestamp, sack, timeout = options
+    return timestamp is not None and not sack and mss is shift is timeout is None and not permitted
+
+
 def render_header(segment: Segment) -> bytes:
     """Return the TCP header with its options; the checksum is left to the native core."""
     source, destination, sequence, ack, flags, window, options, _, _, _, _ = segment
     if options is NO_OPTIONS:
         return _HEADER.pack(source, destination, sequence, ack, 0x50, flags, window, 0, 0)
-    mss, shift, permitted, timestamp, sack, timeout = options
-    if timestamp is not None and not sack and mss is shift is timeout is None and not permitted:
+    timestamp = options.timestamp
+    if timestamp is not None and is_stamped(options):
         value, echo = timestamp
         return _STAMPED.pack(
-            source, destination, sequence, ack, 0x80, flags, window, 0, _STAMP_LEAD, value, echo
-        )
+            source, destination, sequence, ack, STAMPED_OFFSET, flags, window, 0, STAMP_LEAD, value,
+            echo,
+        )  # fmt: skip
     rendered = options.render()
     offset = (HEADER_BYTES + len(rendered)) // 4 << 4
     return _HEADER.pack(source, destination, sequence, ack, offset, flags, window, 0, 0) + rendered

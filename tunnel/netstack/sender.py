@@ -21,7 +21,7 @@ from tunnel.netstack.states import Mode
 
 _WORTH_A_COPY: Final = 16_384  # bytes: what is put together is not worth more units
 
-_make = tuple.__new__  # as in segment.py
+_make: Final = tuple.__new__  # as in segment.py
 
 
 class Unit(NamedTuple):

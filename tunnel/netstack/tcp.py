@@ -16,16 +16,15 @@ from typing import Final
 from tunnel.netstack.connection import reset_for
 from tunnel.netstack.endpoint import Event, EventKind, Reason
 from tunnel.netstack.ip import Outgoing, Route
+from tunnel.netstack.packet import render
 from tunnel.netstack.rtt import SECOND
-from tunnel.netstack.segment import Flag, Segment
+from tunnel.netstack.segment import ACK, RST, SYN, Segment
 from tunnel.netstack.sequence import unwrap
 from tunnel.netstack.states import State
 from tunnel.netstack.tcplisten import TcpListening
 from tunnel.netstack.tcpsocket import TcpSocket
-from tunnel.netstack.tcptable import render
 from tunnel.netstack.timewait import remnant_of
 
-_SYN, _ACK, _RST = int(Flag.SYN), int(Flag.ACK), int(Flag.RST)
 _FIN_WAIT: Final = 60 * SECOND
 
 
@@ -43,7 +42,7 @@ class TcpLayer(TcpListening):
             return
         remnant = self.time_wait.get(key)
         if remnant is not None:
-            if segment.flags & (_SYN | _ACK | _RST) != _SYN or not remnant.gives_way_to(segment):
+            if segment.flags & (SYN | ACK | RST) != SYN or not remnant.gives_way_to(segment):
                 answer = self.time_wait.answer(key, segment, now)
                 if answer is not None:
                     self._say(remnant.route, answer)

@@ -7,12 +7,10 @@ import os
 
 from tunnel.netstack.cookies import VALID, Offer
 from tunnel.netstack.ip import Route
-from tunnel.netstack.segment import Flag, Segment
+from tunnel.netstack.segment import ACK, RST, SYN, Segment
 from tunnel.netstack.settings import Settings
 from tunnel.netstack.tcpsocket import Listener
 from tunnel.netstack.tcptable import TcpTable, flow_of
-
-_SYN, _ACK, _RST = int(Flag.SYN), int(Flag.ACK), int(Flag.RST)
 
 
 class TcpListening(TcpTable):
@@ -40,12 +38,12 @@ class TcpListening(TcpTable):
 
     def _open(self, listener: Listener, route: Route, segment: Segment, now: int) -> bool:
         """A segment for a listener; False where it deserves a reset."""
-        flags = segment.flags & (_SYN | _ACK | _RST)
+        flags = segment.flags & (SYN | ACK | RST)
         ports = segment.destination_port, segment.source_port
-        if flags == _RST or flags == _RST | _ACK:
+        if flags == RST or flags == RST | ACK:
             return True
         flow = flow_of(route, *ports)
-        if flags == _SYN:
+        if flags == SYN:
             if len(listener.half_open) >= listener.backlog:
                 self._count("tcp_syn_cookies")
                 listener.cookies_until = now + VALID
@@ -59,7 +57,7 @@ class TcpListening(TcpTable):
             socket.connection.receive(segment, now)
             self.touch(socket)
             return True
-        if flags != _ACK or not listener.cookies_until or now > listener.cookies_until:
+        if flags != ACK or not listener.cookies_until or now > listener.cookies_until:
             return False
         opened = self._cookies.open_(flow, segment, now)
         if opened is None:

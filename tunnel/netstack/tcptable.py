@@ -13,10 +13,11 @@ from tunnel.netstack.budget import Pool, RateLimit
 from tunnel.netstack.connection import Connection
 from tunnel.netstack.cookies import Cookies
 from tunnel.netstack.endpoint import Event, EventKind
-from tunnel.netstack.ip import ECT0, TCP, Outgoing, Route
+from tunnel.netstack.ip import Outgoing, Route
+from tunnel.netstack.packet import render
 from tunnel.netstack.ports import Numbers
 from tunnel.netstack.rtt import SECOND
-from tunnel.netstack.segment import Segment, render_header
+from tunnel.netstack.segment import Segment
 from tunnel.netstack.settings import Settings
 from tunnel.netstack.tcpsocket import Listener, TcpSocket
 from tunnel.netstack.timers import Timers
@@ -24,7 +25,6 @@ from tunnel.netstack.timewait import TimeWait
 
 MOST_ORPHANS: Final = 8192
 FIRST_SEND_BUFFER: Final = 128 * 1024
-_CHECKSUM: Final = 16  # the field's offset in the header
 
 
 class TcpTable:
@@ -196,18 +196,6 @@ def key_of(route: Route, port: int, remote_port: int) -> bytes:
     """Return the name of a connection as it lies in the packets that arrive for it."""
     ports = remote_port.to_bytes(2, "big") + port.to_bytes(2, "big")
     return route.destination + route.source + ports
-
-
-def render(route: Route, segment: Segment) -> Outgoing:
-    """Return the packet, or unit, of a segment."""
-    return route.transport(
-        TCP,
-        render_header(segment),
-        segment.payload,
-        _CHECKSUM,
-        ds=ECT0 if segment.capable else 0,
-        segment=segment.cut,
-    )
 
 
 def flow_of(route: Route, port: int, remote_port: int) -> bytes:

@@ -6,7 +6,7 @@ that moves earlier gets a second entry, and the first is skipped when it comes u
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, Generic, Protocol, TypeVar
 
 _LEAST: Final = 1024
@@ -64,11 +64,15 @@ class Timers(Generic[T]):
             when, _, item = heap[0]
             if item.queued == when and item.due == when:
                 return when
-            heappop(heap)  # what it stood for moved later, or is over
-            if item.queued == when:
+            if item.queued != when:  # another entry stands for it
+                heappop(heap)
+            elif item.due is None:  # it is over
+                heappop(heap)
                 item.queued = None
-                if item.due is not None:
-                    self._push(item, item.due)
+            else:  # it moved later
+                item.queued = item.due
+                self._serial += 1
+                heapreplace(heap, (item.due, self._serial, item))
         return None
 
     def expired(self, now: int) -> list[T]:

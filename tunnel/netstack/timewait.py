@@ -13,12 +13,11 @@ from typing import Final, NamedTuple
 from tunnel.netstack.connection import Connection
 from tunnel.netstack.ip import Route
 from tunnel.netstack.rtt import MILLISECOND, SECOND
-from tunnel.netstack.segment import NO_OPTIONS, Flag, Options, Segment
+from tunnel.netstack.segment import ACK, FIN, NO_OPTIONS, RST, SYN, Options, Segment
 from tunnel.netstack.sequence import unwrap
 
 MOST: Final = 16_384
 _REUSE_AFTER: Final = 1 * SECOND  # a timestamp of ours is a later one for certain
-_ACK, _SYN, _FIN, _RST = int(Flag.ACK), int(Flag.SYN), int(Flag.FIN), int(Flag.RST)
 
 
 class Remnant(NamedTuple):
@@ -40,7 +39,7 @@ class Remnant(NamedTuple):
         if self.recent is not None:
             tick = now // MILLISECOND + self.clock_offset
             options = Options(timestamp=(tick & 0xFFFFFFFF, self.recent))
-        return Segment(*self.ports, self.sent, self.received, _ACK, self.window, options)
+        return Segment(*self.ports, self.sent, self.received, ACK, self.window, options)
 
     def gives_way_to(self, syn: Segment) -> bool:
         """Whether a SYN begins a new connection (RFC 6191, section 2)."""
@@ -104,11 +103,11 @@ class TimeWait:
     def answer(self, key: bytes, segment: Segment, now: int) -> Segment | None:
         """Return what a late segment is answered with. Resets end nothing (RFC 1337)."""
         remnant = self._remnants[key]
-        if segment.flags & _RST:
+        if segment.flags & RST:
             return None
-        if segment.flags & _FIN:
+        if segment.flags & FIN:
             self.add(key, remnant._replace(until=now + remnant.until - remnant.since, since=now))
-        if segment.flags & (_SYN | _FIN) or segment.payload:
+        if segment.flags & (SYN | FIN) or segment.payload:
             return remnant.acknowledgment(now)
         return None
 

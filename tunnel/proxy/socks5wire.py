@@ -16,12 +16,23 @@ from typing import Final, NamedTuple
 
 from tunnel.proxy.credentials import Credentials
 
-VERSION, NO_METHOD = 5, 0xFF
-NO_AUTHENTICATION, PASSWORD = 0, 2
-CONNECT, ASSOCIATE = 1, 3
-IPV4, NAME, IPV6 = 1, 3, 4
-GRANTED, FAILURE, UNREACHABLE_NET, UNREACHABLE_HOST, REFUSED, EXPIRED = 0, 1, 3, 4, 5, 6
-BAD_COMMAND, BAD_ADDRESS = 7, 8
+VERSION: Final = 5
+NO_METHOD: Final = 0xFF
+NO_AUTHENTICATION: Final = 0
+PASSWORD: Final = 2
+CONNECT: Final = 1
+ASSOCIATE: Final = 3
+IPV4: Final = 1
+NAME: Final = 3
+IPV6: Final = 4
+GRANTED: Final = 0
+FAILURE: Final = 1
+UNREACHABLE_NET: Final = 3
+UNREACHABLE_HOST: Final = 4
+REFUSED: Final = 5
+EXPIRED: Final = 6
+BAD_COMMAND: Final = 7
+BAD_ADDRESS: Final = 8
 _NOWHERE: Final = bytes([IPV4]) + bytes(6)
 _SIZES: Final = {IPV4: 4, IPV6: 16}
 _FAMILIES: Final = {IPV4: socket.AF_INET, IPV6: socket.AF_INET6}

@@ -31,7 +31,7 @@ def context_for(ssl: Secure) -> tls.SSLContext | None:
     return tls.create_default_context() if ssl is True else ssl
 
 
-def own_address(what: str, host: str) -> bytes | None:
+def own_address(what: str, host: str | None) -> bytes | None:
     """Return the address of ours that an argument names, None for all of them."""
     if not host:
         return None
@@ -87,7 +87,7 @@ async def connect(
     ssl: Secure = None,
     server_hostname: str | None = None,
     ssl_handshake_timeout: float | None = None,
-    local_addr: tuple[str, int] | None = None,
+    local_addr: tuple[Any, ...] | None = None,
     family: int = 0,
     happy_eyeballs_delay: float | None = ATTEMPT_DELAY,
 ) -> tuple[asyncio.Transport, P]:

@@ -23,18 +23,19 @@ from tunnel.netstack.aio.names import failure, is_far
 from tunnel.netstack.aio.reserved import ReservedPorts
 from tunnel.netstack.aio.server import StackServer
 from tunnel.netstack.aio.transport import Opened, TcpTransport
+from tunnel.netstack.aio.unitlink import UnitLink
 from tunnel.netstack.endpoint import EventKind
 from tunnel.netstack.ip import TCP, UDP, Outgoing
 from tunnel.netstack.settings import Settings
 from tunnel.netstack.stack import Stack
 from tunnel.netstack.tcpsocket import Listener, Place, TcpSocket
 from tunnel.primitives import EngineError
-from tunnel.unitlink import UnitLink
 
 _SECOND: Final = 1_000_000_000
 _TICK: Final = 1_000_000  # ns; what event loops can tell apart
 _WATCH_SECONDS: Final = 2.0
 _FEW: Final = 4
+_ESTABLISHED: Final = EventKind.ESTABLISHED
 
 
 class StackLoop:
@@ -304,7 +305,7 @@ class StackLoop:
             try:
                 if owner is not None:
                     owner.tcp_event(event)
-                elif socket.listener is not None and event.kind is EventKind.ESTABLISHED:
+                elif socket.listener is not None and event.kind is _ESTABLISHED:
                     self._accept(socket, socket.listener)
             except Exception as error:
                 self._failed(socket.owner, error)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 
 from tunnel.netstack.tcpsocket import Place
 
+_KNOWN: Final = 1024  # spellings that are remembered
 
+
+@lru_cache(_KNOWN)
 def literal(host: str) -> bytes | None:
     """Return the packed address that `host` spells, None for a name."""
     try:
@@ -35,6 +39,7 @@ def is_far(address: bytes) -> bool:
     return first != 0xFF and (any(address[:15]) or address[15] > 1)
 
 
+@lru_cache(_KNOWN)
 def text(address: bytes) -> str:
     """Spell a packed address."""
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)

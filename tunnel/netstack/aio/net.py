@@ -11,7 +11,6 @@ import errno
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, TypeVar
 
@@ -38,19 +37,20 @@ StreamCallback = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 class NetStack(StackLoop):
     """A host on a link. To be made on the event loop that it will use; close it with `aclose`."""
 
-    @cached_property
+    _resolver: Resolver | None = None
+    _patient: dict[tuple[float, float], Settings] | None = None
+
+    @property
     def resolver(self) -> Resolver:
         """Asks the stack's DNS servers."""
-        return Resolver(self)
-
-    @cached_property
-    def _patient(self) -> dict[tuple[float, float], Settings]:
-        """What `begin_connection` was asked for, as settings."""
-        return {}
+        if self._resolver is None:
+            self._resolver = Resolver(self)
+        return self._resolver
 
     def end(self, error: BaseException) -> None:
         """Give up questions, connections and the link."""
-        self.resolver.close()
+        if self._resolver is not None:
+            self._resolver.close()
         super().end(error)
 
     # ---- connections ----
@@ -90,14 +90,20 @@ class NetStack(StackLoop):
             return None
         if not 0 < port < 65536:
             raise failure(errno.EADDRNOTAVAIL, Place(address, port), "connection to")
+        return self.dial(Place(address, port), opened, settings=self._patient_for(patience))
+
+    def _patient_for(self, patience: tuple[float, float]) -> Settings:
+        """Return what `begin_connection` was asked for, as settings."""
+        if self._patient is None:
+            self._patient = {}
         settings = self._patient.get(patience)
         if settings is None:
-            connect_timeout, wait = (int(seconds * _SECOND) for seconds in patience)
-            settings = replace(
-                self.stack.tcp.settings, connect_timeout=connect_timeout, patience=wait
-            )
-            self._patient[patience] = settings
-        return self.dial(Place(address, port), opened, settings=settings)
+            connect_timeout, wait = patience
+            settings = self._patient[patience] = replace(
+                self.stack.tcp.settings, connect_timeout=int(connect_timeout * _SECOND),
+                patience=int(wait * _SECOND),
+            )  # fmt: skip
+        return settings
 
     async def start_tls(
         self,
@@ -126,8 +132,8 @@ class NetStack(StackLoop):
     async def create_datagram_endpoint(
         self,
         protocol_factory: Callable[[], D],
-        local_addr: tuple[str, int] | None = None,
-        remote_addr: tuple[str, int] | None = None,
+        local_addr: tuple[Any, ...] | None = None,
+        remote_addr: tuple[Any, ...] | None = None,
     ) -> tuple[UdpTransport, D]:
         """Open a UDP socket, as loop.create_datagram_endpoint does. Raises OSError."""
         self.check_open()

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 256 * 1024
 HIGH_WATER: Final = 128 * 1024
 LEAST_REFUSAL: Final = 64 * 1024  # a mark below it, as of set_write_buffer_limits(0), still lets in
+# An enum's member costs a look-up in its class each time.
+_ESTABLISHED: Final = EventKind.ESTABLISHED
+_READABLE: Final = EventKind.READABLE
+_WRITABLE: Final = EventKind.WRITABLE
+_FINISHED: Final = EventKind.FINISHED
 
 
 Opened = Callable[["TcpTransport", BaseException | None], None]
@@ -114,11 +119,11 @@ class TcpTransport(asyncio.Transport):
     def tcp_event(self, event: Event) -> None:
         """Take an event of the socket."""
         kind = event.kind
-        if kind is EventKind.READABLE or kind is EventKind.FINISHED:
+        if kind is _READABLE or kind is _FINISHED:
             self._read()
-        elif kind is EventKind.WRITABLE:
+        elif kind is _WRITABLE:
             self._push()
-        elif kind is EventKind.ESTABLISHED:
+        elif kind is _ESTABLISHED:
             opened, self._opened = self._opened, None
             if opened is not None:
                 opened(self, None)

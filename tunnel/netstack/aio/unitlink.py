@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import struct
 from collections.abc import Sequence
 from struct import iter_unpack
@@ -25,13 +24,12 @@ READ_SPANS: Final = 1024
 _SPAN: Final = "=IIHH"
 _SPAN_BYTES: Final[int] = ffi.sizeof("tc_span")
 _BROKEN: Final[int] = lib.TC_SPAN_BROKEN
-_VNET = struct.Struct("=BBHHHH")
+_VNET: Final = struct.Struct("=BBHHHH")
 _NEEDS_CHECKSUM: Final = 1
-_TCPV4, _TCPV6, _UDP = 1, 4, 5
+_TCPV4: Final = 1
+_TCPV6: Final = 4
+_UDP: Final = 5
 _PLAIN: Final = bytes(_VNET.size)
-_BUFFER: Final = 4 << 20
-_SO_SNDBUFFORCE: Final = 32  # beyond wmem_max, with CAP_NET_ADMIN; Python has no name for it
-
 
 #: Header, payload, segment size, start of the transport header, checksum field's offset from there:
 #: `tunnel.netstack.ip.Outgoing`, as a tuple.
@@ -150,43 +148,3 @@ def vnet(header: bytes | bytearray, segment: int, transport: int, checksum: int)
     tcp = checksum == 16
     kind = _UDP if not tcp else _TCPV4 if header[0] >> 4 == 4 else _TCPV6
     return _VNET.pack(_NEEDS_CHECKSUM, kind, len(header), segment, transport, checksum)
-
-
-class LinkTun:
-    """In place of a TUN: a link whose far end is a userspace stack's, shared by all workers."""
-
-    def __init__(self, workers: int = 1) -> None:
-        self._engine_end, self._stack_end, self.link_flags = link_pair()
-        self._workers = workers
-        self._closed = False
-
-    @property
-    def fds(self) -> list[int]:
-        """One descriptor a worker, all the same; [] when closed."""
-        return [] if self._closed else [self._engine_end.fileno()] * self._workers
-
-    @property
-    def stack_link(self) -> tuple[int, int]:
-        """The stack's descriptor and the link's flags."""
-        return self._stack_end.fileno(), self.link_flags
-
-    def close(self) -> None:
-        """Close both ends; safe to call again."""
-        self._closed = True
-        self._engine_end.close()
-        self._stack_end.close()
-
-
-def link_pair() -> tuple[socket.socket, socket.socket, int]:
-    """Return both ends of a new link and its TC_LINK_* flags: one for an engine, one for a stack.
-
-    Buffers are as large as the machine allows, so that a busy loop loses nothing.
-    """
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in ends:
-        end.setblocking(False)
-        try:
-            end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
-        except OSError:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-    return *ends, lib.TC_LINK_VNET_HDR | lib.TC_LINK_USO

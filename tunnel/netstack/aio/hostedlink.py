@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from tunnel._core import lib
+from tunnel.netstack.aio.unitlink import READ_BYTES, READ_SPANS, Unit, UnitLink, vnet
 from tunnel.primitives import check, octets
-from tunnel.unitlink import READ_BYTES, READ_SPANS, Unit, UnitLink, vnet
 
 if TYPE_CHECKING:
     from tunnel.engine import Engine
 
-_LENGTH = struct.Struct("=I")
+_LENGTH: Final = struct.Struct("=I")
 _FEW_BYTES: Final = 8192  # of what leaves in one turn of a dialogue
 
 
