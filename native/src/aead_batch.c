@@ -154,6 +154,13 @@ static size_t open_part(part *p) {
     return right;
 }
 
+/* The kernels leave keys and key streams in stack frames that are no longer in use. They lie where
+ * this one does, when it is called from where they were. */
+static __attribute__((noinline)) void wipe_stack(void) {
+    uint8_t dead[8192];
+    tc_wipe(dead, sizeof dead);
+}
+
 static size_t run(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count, bool sealing) {
     part p;
     size_t right = 0;
@@ -174,25 +181,16 @@ static size_t run(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count,
     tc_wipe((uint8_t *)&p.pair, sizeof p.pair);
     tc_wipe(p.keys[0], (uint32_t)(used * TC_KEY_BYTES));
     tc_wipe(p.tags[0], (uint32_t)(used * TC_TAG_BYTES));
+    wipe_stack();
     return right;
-}
-
-/* The kernels leave keys and key streams in stack frames that are no longer in use. They lie where
- * this one does. */
-static __attribute__((noinline)) void wipe_stack(void) {
-    uint8_t dead[8192];
-    tc_wipe(dead, sizeof dead);
 }
 
 void tc_batch_seal(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count) {
     run(kernel, jobs, count, true);
-    wipe_stack();
 }
 
 size_t tc_batch_open(const tc_aead_kernel *kernel, tc_aead_job *jobs, size_t count) {
-    size_t right = run(kernel, jobs, count, false);
-    wipe_stack();
-    return right;
+    return run(kernel, jobs, count, false);
 }
 
 #endif

@@ -135,6 +135,29 @@ INLINE void set_up(__m512i x[16], lane_table *table, const tc_chacha_run *runs, 
     store_lanes(table->bytes, bytes);
 }
 
+INLINE __m512i words_of_four(const tc_chacha_run *runs) {
+    __m512i words = _mm512_castsi128_si512(_mm_loadu_si128((const void *)runs[0].counters));
+    words = _mm512_inserti32x4(words, _mm_loadu_si128((const void *)runs[4].counters), 1);
+    words = _mm512_inserti32x4(words, _mm_loadu_si128((const void *)runs[8].counters), 2);
+    return _mm512_inserti32x4(words, _mm_loadu_si128((const void *)runs[12].counters), 3);
+}
+
+/* The same where every run is a single block, as those of short packets are. */
+INLINE void set_up_singles(__m512i x[16], lane_table *table, const tc_chacha_run *runs) {
+    __m512i t[4];
+    set_first_key(x, runs->key);
+    for (uint32_t i = 0; i < LANES; i++) {
+        if (i && runs[i].key != runs[i - 1].key)
+            set_key_from(x, i, runs[i].key);
+        table->in[i] = (uintptr_t)runs[i].in;
+        table->out[i] = (uintptr_t)runs[i].out;
+        table->bytes[i] = runs[i].bytes;
+    }
+    for (int i = 0; i < 4; i++)
+        t[i] = words_of_four(runs + i);
+    transpose_four(x + 12, t);
+}
+
 INLINE void xor_lane(const lane_table *table, int lane, __m512i stream) {
     __mmask64 mask = _bzhi_u64(~UINT64_C(0), table->bytes[lane]);
     __m512i text = _mm512_maskz_loadu_epi8(mask, (const void *)(uintptr_t)table->in[lane]);
@@ -163,7 +186,10 @@ VECTOR void tc_chacha_avx512(const tc_chacha_run *runs, size_t count, tc_poly_pa
     (void)pair;
     alignas(64) lane_table table;
     __m512i x[16], start[16];
-    set_up(start, &table, runs, count);
+    if (count == LANES)
+        set_up_singles(start, &table, runs);
+    else
+        set_up(start, &table, runs, count);
     twenty_rounds(x, start);
     xor_transposed(&table, x);
 }
@@ -176,6 +202,7 @@ VECTOR void tc_keys_avx512(const tc_aead_job *jobs, size_t count, uint8_t keys[]
     const __m512i odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
     alignas(64) uint64_t counters[LANES] = {0};
     alignas(64) uint8_t made[LANES][TC_KEY_BYTES];
+    uint8_t(*to)[TC_KEY_BYTES] = count == LANES ? keys : made;
     __m512i x[16], start[16], t[8];
     set_first_key(start, jobs->key);
     for (uint32_t i = 0; i < count; i++) {
@@ -195,12 +222,13 @@ VECTOR void tc_keys_avx512(const tc_aead_job *jobs, size_t count, uint8_t keys[]
         const __m512i second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
         __m512i a = _mm512_permutex2var_epi64(t[i], first, t[4 + i]);
         __m512i b = _mm512_permutex2var_epi64(t[i], second, t[4 + i]);
-        _mm256_store_si256((void *)made[i], _mm512_castsi512_si256(a));
-        _mm256_store_si256((void *)made[4 + i], _mm512_extracti64x4_epi64(a, 1));
-        _mm256_store_si256((void *)made[8 + i], _mm512_castsi512_si256(b));
-        _mm256_store_si256((void *)made[12 + i], _mm512_extracti64x4_epi64(b, 1));
+        _mm256_storeu_si256((void *)to[i], _mm512_castsi512_si256(a));
+        _mm256_storeu_si256((void *)to[4 + i], _mm512_extracti64x4_epi64(a, 1));
+        _mm256_storeu_si256((void *)to[8 + i], _mm512_castsi512_si256(b));
+        _mm256_storeu_si256((void *)to[12 + i], _mm512_extracti64x4_epi64(b, 1));
     }
-    memcpy(keys, made, count * TC_KEY_BYTES);
+    if (count < LANES)
+        memcpy(keys, made, count * TC_KEY_BYTES);
 }
 
 #endif
