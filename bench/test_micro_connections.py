@@ -3,7 +3,7 @@
     stack      two stacks that hand each other packets in memory, in virtual time
     protocols  two event-loop shells on a link, protocols of asyncio
     streams    the same with asyncio's streams
-    socks5     a client's socket, the SOCKS5 proxy, the shell: all that a proxied connection costs
+    way        a client's socket, a proxy or forward, the shell: all that a proxied connection costs
 
 Each connects, sends a byte, gets it back and closes. Both ends run here, so a figure is of both,
 but for the proxy, whose client is this machine's. Nothing is encrypted.
@@ -15,7 +15,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,14 +24,21 @@ import uvloop
 
 from bench.test_micro_stack import Pair
 from tunnel.netstack.aio import NetStack
+from tunnel.places import Place
 from tunnel.proxy.dialer import Machine
+from tunnel.proxy.http import HttpProxy
 from tunnel.proxy.socks5 import Socks5
+from tunnel.proxy.tcpforward import TcpForward
 from tunnel.stacklink import link_pair
 
 CONNECTIONS = 200
 NEAR, FAR = "10.7.0.1", "10.7.0.2"
 HELLO = b"\x05\x01\x00"
 REQUEST = b"\x05\x01\x00\x01" + socket.inet_aton(FAR) + struct.pack("!H", 80)
+CONNECT = f"CONNECT {FAR}:80 HTTP/1.1\r\nHost: {FAR}:80\r\n\r\n".encode()
+GET = f"GET http://{FAR}:81/ HTTP/1.1\r\nHost: {FAR}:81\r\nAccept: */*\r\n\r\n".encode()
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+LOG = logging.getLogger("bench")
 
 
 class Echo(asyncio.Protocol):
@@ -42,6 +49,17 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
+
+
+class Site(asyncio.Protocol):
+    """A server of plain HTTP, for one short request."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(ANSWER)
+        self.transport.close()
 
 
 class Client(asyncio.Protocol):
@@ -79,6 +97,7 @@ class Tunnel:
         self.near = NetStack(one, flags, addresses=[NEAR])
         self.far = NetStack(other, flags, addresses=[FAR])
         await self.far.create_server(Echo, None, 80)
+        await self.far.create_server(Site, None, 81)
 
     def close(self) -> None:
         self.run(self.near.aclose())
@@ -159,23 +178,48 @@ def test_streams(measured: Callable[..., Any], tunnel: Tunnel, width: int) -> No
     repeated(tunnel, measured, width, once)
 
 
+def socks5(network: Any) -> Any:
+    return Socks5(network, LOG).clients
+
+
+def http(network: Any) -> Any:
+    return HttpProxy(network, LOG).clients
+
+
+def forward(network: Any) -> Any:
+    return TcpForward(network, Place(FAR, 80), LOG).clients
+
+
+Way = tuple[Callable[[Any], Any], Sequence[tuple[bytes, int]]]
+WAYS: dict[str, Way] = {
+    "socks5": (socks5, ((HELLO, 2), (REQUEST, 10), (b"x", 1))),
+    "connect": (http, ((CONNECT, 39), (b"x", 1))),
+    "plain": (http, ((GET, 0),)),
+    "forward": (forward, ((b"x", 1),)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @WIDTHS
 @pytest.mark.benchmark(group="connection")
-def test_socks5(measured: Callable[..., Any], tunnel: Tunnel, width: int) -> None:
-    network: Any = tunnel.near
-    made = Socks5(network, logging.getLogger("bench"))
-    tunnel.run(made.clients.listen(Machine(), "127.0.0.1", 0))
-    server: Any = made.clients._server
-    place = server.sockets[0].getsockname()
+def test_way(measured: Callable[..., Any], tunnel: Tunnel, way: str, width: int) -> None:
+    make, dialogue = WAYS[way]
+    clients = make(tunnel.near)
+    tunnel.run(clients.listen(Machine(), "127.0.0.1", 0))
+    place = clients._server.sockets[0].getsockname()
     loop = tunnel.loop
 
     async def once() -> None:
         with socket.socket() as client:
             client.setblocking(False)
             await loop.sock_connect(client, place)
-            for said, size in ((HELLO, 2), (REQUEST, 10), (b"x", 1)):
+            for said, size in dialogue:
                 await loop.sock_sendall(client, said)
-                assert len(await loop.sock_recv(client, 64)) == size
+                if size:
+                    assert len(await loop.sock_recv(client, 64)) == size
+                    continue
+                while await loop.sock_recv(client, 256):  # to the end of a plain answer
+                    pass
 
     repeated(tunnel, measured, width, once)
-    tunnel.run(made.clients.aclose())
+    tunnel.run(clients.aclose())
