@@ -18,6 +18,7 @@ from tunnel.errors import ConfigError, UsageError
 from tunnel.places import Place, expose, forward, place
 from tunnel.proxy import udpforward
 from tunnel.proxy.credentials import read_credentials
+from tunnel.proxy.dialer import Patience
 from tunnel.proxy.tcpforward import TcpForward
 from tunnel.proxy.udpforward import UdpForward
 from tunnel.values import BadValue
@@ -74,6 +75,45 @@ def test_a_refusal_is_carried_as_a_reset(run: Runner) -> None:
             assert await reader.read() == b""
         writer.close()
         await clients.aclose()
+
+    run(work())
+
+
+class Patient(Network):
+    """Notes how long acknowledgments may wait for what clients say."""
+
+    def __init__(self) -> None:
+        self.patience: list[float] = []
+
+    def begin_connection(self, opened: Any, host: str, port: int, patience: Patience) -> None:
+        self.patience.append(patience.acknowledge)
+
+
+@pytest.mark.parametrize("server_speaks", [True, False])
+def test_where_servers_speak_first_nothing_waits_for_the_client(
+    run: Runner, *, server_speaks: bool
+) -> None:
+    async def work() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"" if server_speaks else await reader.readexactly(5))
+            writer.write(b"ready")
+            writer.close()
+
+        server = await asyncio.start_server(serve, HOST, 0)
+        network = Patient()
+        clients = TcpForward(network, Place(HOST, port_of(server)), LOG).clients
+        await clients.listen(network, HOST, 0)
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(HOST, port_of(clients))
+            if not server_speaks:
+                writer.write(b"hello")
+            assert (await reader.read()).endswith(b"ready")
+            writer.close()
+        first, second = network.patience
+        assert 0 < first < 0.001
+        assert second == (0 if server_speaks else first)
+        await clients.aclose()
+        server.close()
 
     run(work())
 

@@ -15,7 +15,10 @@ from tunnel.proxy.relay import End
 
 CONNECT_SECONDS = 30.0
 #: Clients mostly speak first, and a moment after they are told that they may.
-_PATIENCE: Final = Patience(CONNECT_SECONDS, 0.002)
+_PATIENCE: Final = Patience(CONNECT_SECONDS, 0.0005)
+#: A server that speaks first waits for the acknowledgment that would wait for its client.
+_IMPATIENCE: Final = Patience(CONNECT_SECONDS)
+_GREETERS_MOST: Final = 1024
 
 
 class Client(Protocol):
@@ -28,7 +31,8 @@ class Client(Protocol):
 class Clients:
     """One listener and the protocols that serve its clients; `make` makes one.
 
-    `network` is where their connections go.
+    `network` is where their connections go; `greeters` are the places there, of those that were
+    dialled before, whose servers spoke first.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Clients:
         self._server: Server | None = None
         self._empty: asyncio.Future[None] | None = None
         self.network = network
+        self.greeters: set[tuple[str, int]] = set()
         self.log = log
         self.capacity = capacity or Capacity()
 
@@ -67,12 +72,29 @@ class Clients:
         self._there[client] = None
         return True
 
+    def greeted(self, host: str, port: int) -> None:
+        """A server spoke before its client did."""
+        if len(self.greeters) < _GREETERS_MOST:
+            self.greeters.add((host, port))
+
     def leave(self, client: Client) -> None:
         """Count a client out."""
         if self._there.pop(client, self) is not self:
             self.capacity.leave()
             if self._empty is not None and not self._there and not self._empty.done():
                 self._empty.set_result(None)
+
+
+def dial_at_once(clients: Clients, opened: Opened, host: str, port: int) -> Opening | None:
+    """Begin to connect, within a bounded time, where that needs no task; None where it does.
+
+    Raises OSError, as `dial` does.
+    """
+    patience = _IMPATIENCE if (host, port) in clients.greeters else _PATIENCE
+    try:
+        return clients.network.begin_connection(opened, host, port, patience)
+    except TunnelError as error:
+        raise OSError(errno.ENETDOWN, str(error)) from error
 
 
 async def dial(network: Dialer, far: End, host: str, port: int) -> None:
@@ -90,14 +112,3 @@ async def dial(network: Dialer, far: End, host: str, port: int) -> None:
         raise OSError(errno.ENETDOWN, str(error)) from error
     except ValueError as error:  # port 0, or a name that IDNA does not know
         raise OSError(errno.EADDRNOTAVAIL, str(error)) from error
-
-
-def dial_at_once(network: Dialer, opened: Opened, host: str, port: int) -> Opening | None:
-    """Begin to connect, within a bounded time, where that needs no task; None where it does.
-
-    Raises OSError, as `dial` does.
-    """
-    try:
-        return network.begin_connection(opened, host, port, _PATIENCE)
-    except TunnelError as error:
-        raise OSError(errno.ENETDOWN, str(error)) from error

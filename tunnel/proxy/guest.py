@@ -26,7 +26,9 @@ _EARLY_MOST: Final = 65_536  # bytes that a client may send before it is connect
 class Guest(End):
     """One client, from its first byte to its last."""
 
-    __slots__ = ("_deadline", "_early", "_loop", "_opening", "_task", "_waits", "clients")
+    __slots__ = (
+        "_deadline", "_early", "_loop", "_opening", "_task", "_to", "_waits", "clients", "spoke",
+    )  # fmt: skip
 
     def __init__(self, clients: Clients) -> None:
         super().__init__()
@@ -37,6 +39,8 @@ class Guest(End):
         self._opening: Opening | None = None
         self._waits = False  # for its dial
         self._early = b""  # what it sent meanwhile
+        self._to: tuple[str, int] = ("", 0)
+        self.spoke = False  # it sent something for its destination
 
     # ---- what the ways differ in ----
 
@@ -93,6 +97,7 @@ class Guest(End):
         """Carry on what came, or listen to it."""
         other = self.other
         if other is not None:
+            self.spoke = True
             other.transport.write(data)
         elif self._waits:
             self._early += data
@@ -129,8 +134,9 @@ class Guest(End):
         """Connect it; `early` is what it sent for its destination already."""
         self.in_time()
         self._waits, self._early = True, early
+        self._to = (host, port)
         try:
-            self._opening = dial_at_once(self.clients.network, self._opened, host, port)
+            self._opening = dial_at_once(self.clients, self._opened, host, port)
         except OSError as error:
             self._failed(error)
             return
@@ -162,6 +168,11 @@ class Guest(End):
         if not self.transport.is_closing():
             self.failed(error)
 
+    def greeted(self) -> None:
+        """The first of its destination has come."""
+        if not self.spoke:
+            self.clients.greeted(*self._to)
+
     def connected(self, far: End) -> None:
         """The destination is there: say so, then carry."""
         self._waits = False
@@ -186,9 +197,17 @@ class Far(End):
 
     def __init__(self, guest: Guest) -> None:
         super().__init__()
-        self._guest = guest
+        self._guest: Guest | None = guest
 
     def connection_made(self, transport: Any) -> None:
         """Be joined."""
         self.transport = transport
-        self._guest.connected(self)
+        if self._guest is not None:
+            self._guest.connected(self)
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Note whether it speaks first."""
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            guest.greeted()
+        super().data_received(data)

@@ -65,13 +65,13 @@ class HttpProxy:
 class _Client(Guest):
     """One client. Its head is collected, then its request has a place and, if plain, a body."""
 
-    __slots__ = ("_body", "_first", "_head", "_left", "_proxy", "_to")
+    __slots__ = ("_body", "_first", "_head", "_left", "_place", "_proxy")
 
     def __init__(self, proxy: HttpProxy) -> None:
         super().__init__(proxy.clients)
         self._proxy = proxy
         self._head: Head | None = Head()
-        self._to: Place | None = None
+        self._place: Place | None = None
         self._first = b""  # what a plain request begins with on its way on
         self._body: Body | None = None
         self._left = LINGER_BYTES
@@ -112,7 +112,7 @@ class _Client(Guest):
             ask = 'Proxy-Authenticate: Basic realm="tunneld"\r\n'
             self._refuse("407 Proxy Authentication Required", fields=ask)
             return
-        self._head, self._to, self._first = None, request.to, request.head
+        self._head, self._place, self._first = None, request.to, request.head
         if request.method != "CONNECT":
             self._body = Body(request.length)
         self.dial(request.to.host, request.to.port, rest)
@@ -124,12 +124,13 @@ class _Client(Guest):
         if self._body is None:
             self.transport.write(_GRANTED)
         else:
+            self.spoke = True
             far.transport.write(self._first)
 
     def failed(self, error: BaseException) -> None:
         status = "504 Gateway Timeout" if isinstance(error, TimeoutError) else "502 Bad Gateway"
         why = getattr(error, "strerror", None) or error
-        self._refuse(status, f"no connection to {self._to}: {why}")
+        self._refuse(status, f"no connection to {self._place}: {why}")
 
     # ---- a plain request's body ----
 
@@ -161,7 +162,7 @@ class _Client(Guest):
         if origin.answered:
             reset(self.transport)  # its end would look like that of the answer
         elif error is None:
-            self._refuse("502 Bad Gateway", f"{self._to} ended without an answer")
+            self._refuse("502 Bad Gateway", f"{self._place} ended without an answer")
         else:
             self._refuse(str(error), error.why)
 

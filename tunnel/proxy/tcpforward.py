@@ -21,13 +21,13 @@ class TcpForward:
 
 
 class _Client(Guest):
-    __slots__ = ("_to",)
+    __slots__ = ("_place",)
 
     def __init__(self, clients: Clients, to: Place) -> None:
         super().__init__(clients)
-        self._to = to
+        self._place = to
 
     def came(self, *, full: bool) -> None:
         super().came(full=full)
         if not full:
-            self.dial(self._to.host, self._to.port)
+            self.dial(self._place.host, self._place.port)
