@@ -11,7 +11,7 @@ space, so that every script wraps. `1:1001` is a thousand bytes. Flags are S F R
 ack, win, mss, ws, sackok, ts VALUE:ECHO, uto, sack LOW-HIGH,..., ce (arrives marked), ect (leaves
 capable), cut (into segments of this size). Of what is sent, fields that a line does not name are
 not looked at; but whatever is sent needs a line, at its exact time. Payload bytes depend on their
-position and are compared.
+position and are compared. On a SYN `0:100` is the hundred bytes behind it.
 """
 
 from __future__ import annotations
@@ -151,6 +151,7 @@ class Script:
     def _segment(self, fields: list[str]) -> Segment:
         """Read the peer's segment."""
         flags, (start, end), rest = self._fields(fields)
+        first = start + bool(flags & Flag.SYN)  # data lies behind a SYN
         options = Options(
             mss=int(rest["mss"]) if "mss" in rest else None,
             window_shift=int(rest["ws"]) if "ws" in rest else None,
@@ -164,7 +165,8 @@ class Script:
         )
         return Segment(
             80, 1000, wrap(IRS + start), wrap(ISS + int(rest["ack"])) if "ack" in rest else 0,
-            flags, int(rest.get("win", "0")), options, content(start, end), "ce" in rest,
+            flags, int(rest.get("win", "0")), options, content(first, first + end - start),
+            "ce" in rest,
         )  # fmt: skip
 
     @staticmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.netstack.script import OPENED, STATES, play
+from dataclasses import replace
+
+from tests.netstack.script import OPENED, PLAIN, STATES, play
 
 # ---- section 3.5: opening ----
 
@@ -68,12 +70,85 @@ def test_3_5_data_with_the_handshake_ack_is_taken() -> None:
     """)
 
 
-def test_3_5_data_on_a_syn_is_left_for_the_peer_to_send_again() -> None:
+def test_3_10_7_2_data_on_a_syn_waits_until_established() -> None:
+    """Not even acknowledged before: anybody can send a SYN in another's name."""
     play("""
         0    listen
-        0    < S 0:0 win 60000 mss 1000
+        0    < S 0:100 win 60000 mss 1000
         0    > SA 0 ack 1
+        5    < S 0:100 win 60000 mss 1000
+        5    > SA 0 ack 1
+        5    read 0
+        10   < A 1 ack 1 win 60000
+        10   event ESTABLISHED
+        10   event READABLE
+        10   > A 1 ack 101
+        10   read 100
+        20   < PA 101:201 ack 1 win 60000
+        20   > A 1 ack 201
     """)
+
+
+def test_3_10_7_2_a_fin_on_a_syn_waits_too() -> None:
+    play("""
+        0    listen
+        0    < SF 0:100 win 60000 mss 1000
+        0    > SA 0 ack 1
+        10   < A 102 ack 1 win 60000
+        10   > A 1 ack 102
+        10   event FINISHED
+        10   state CLOSE-WAIT
+        10   read 100
+    """)
+
+
+def test_3_10_7_2_what_did_not_come_with_a_reset_handshake_is_forgotten() -> None:
+    play("""
+        0    listen
+        0    < S 0:100 win 60000 mss 1000
+        0    > SA 0 ack 1
+        5    < R 1
+        5    state LISTEN
+        10   < S 0 win 60000 mss 1000
+        10   > SA 0 ack 1
+        20   < A 1 ack 1 win 60000
+        20   event ESTABLISHED
+        20   read 0
+    """)
+
+
+def test_3_10_7_3_data_with_a_syn_ack_is_taken_at_once() -> None:
+    play("""
+        0    connect
+        0    > S 0
+        10   < SAP 0:100 ack 1 win 60000 mss 1000
+        10   > A 1 ack 101
+        10   read 100
+    """)
+
+
+def test_3_10_7_3_data_with_a_simultaneous_syn_waits() -> None:
+    play("""
+        0    connect
+        0    > S 0
+        10   < S 0:100 win 60000 mss 1000
+        10   > SA 0 ack 1
+        20   < A 101 ack 1 win 60000
+        20   > A 1 ack 101
+        20   read 100
+    """)
+
+
+def test_3_10_7_4_data_on_a_syn_stays_within_the_window() -> None:
+    play("""
+        0    listen
+        0    < S 0:100 win 60000 mss 1000
+        0    > SA 0 ack 1 win 60
+        10   < A 1 ack 1 win 60000
+        10   > A 1 ack 61 win 0
+        10   read 60
+        10   > A 1 ack 61 win 60
+    """, replace(PLAIN, receive_buffer=60, receive_most=60))  # fmt: skip
 
 
 def test_3_8_1_a_lost_syn_is_sent_again_after_one_second_then_two_then_four() -> None:

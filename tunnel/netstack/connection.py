@@ -130,6 +130,8 @@ class Connection(Handshake):
             self._arrive_in_listen(segment, now)
         elif state is State.SYN_SENT:
             self._arrive_in_syn_sent(segment, now)
+            if self._early is not None and self.sender.open:
+                self._take_early(self._early, now)
         else:
             self._arrive(segment, now)
 
@@ -218,9 +220,19 @@ class Connection(Handshake):
         if receiver.edge == receiver.nxt and length:  # a probe of our closed window
             receiver.ack_now = True
             return
+        self._take_text(segment, sequence, now)
+
+    def _take_early(self, early: Segment, now: int) -> None:
+        """What came with the SYN (3.10.7.2 and 3.10.7.3), behind which it begins."""
+        self._early = None
+        self._take_text(early, self._receiver.nxt, now)
+
+    def _take_text(self, segment: Segment, sequence: int, now: int) -> None:
+        """The seventh and the eighth check."""
+        receiver = self._receiver
         if segment.payload and self.state in MAY_RECEIVE:
             self._take_payload(segment, sequence, now)
-        if flags & FIN:
+        if segment.flags & FIN:
             receiver.finish(sequence + len(segment.payload))
         if receiver.fin is not None and receiver.take_fin():
             self._take_fin(now)
@@ -286,6 +298,8 @@ class Connection(Handshake):
             self._step(Step.SYN_ACKED)
             sender.synchronize(sequence, ack, window)
             self._establish(segment, ack, now)
+            if self._early is not None:
+                self._take_early(self._early, now)
             return True
         if ack > sender.nxt or ack < sender.una - sender.largest_window:
             self._challenge(now)  # RFC 5961, section 5

@@ -66,7 +66,7 @@ class Endpoint:
     """One end of a connection."""
 
     __slots__ = (
-        "_clock_offset", "_closing", "_control", "_ecn", "_heard_at", "_limit",
+        "_clock_offset", "_closing", "_control", "_early", "_ecn", "_heard_at", "_limit",
         "_opened_at", "_outbox", "_passive", "_pool", "_probes", "_receive_shift", "_recent",
         "_recent_at", "_scaling", "_selective", "_send_shift", "_time_wait_at", "_timestamps",
         "_write_refused", "events", "iss", "local_port", "receiver", "remote_port", "sender",
@@ -125,6 +125,7 @@ class Endpoint:
         self._probes = 0  # keepalives unanswered
         self._time_wait_at = 0
         self._closing = False  # CLOSE came before ESTABLISHED
+        self._early: Segment | None = None  # a SYN with data or a FIN, for when we are
         self._write_refused = False
 
     # ---- what is said ----

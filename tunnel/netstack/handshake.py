@@ -9,9 +9,9 @@ from typing import Final
 
 from tunnel.netstack.acks import Ack, blocks_of
 from tunnel.netstack.endpoint import Endpoint, EventKind, Reason
-from tunnel.netstack.receiver import Receiver
+from tunnel.netstack.receiver import Receiver, kept
 from tunnel.netstack.rtt import SECOND
-from tunnel.netstack.segment import ACK, CWR, ECE, RST, SYN, Options, Segment
+from tunnel.netstack.segment import ACK, CWR, ECE, FIN, RST, SYN, Options, Segment
 from tunnel.netstack.sequence import unwrap, wrap
 from tunnel.netstack.states import Step
 
@@ -52,6 +52,7 @@ class Handshake(Endpoint):
             self._ecn = self._ecn and segment.flags & (ECE | CWR) == ECE | CWR
             self._learn_peer(segment, now)
             self._step(Step.SYN)
+            self._keep_early(segment)
 
     def _arrive_in_syn_sent(self, segment: Segment, now: int) -> None:
         """3.10.7.3: ACK, RST, SYN, in this order."""
@@ -72,11 +73,21 @@ class Handshake(Endpoint):
             self._step(Step.SYN_ACKED)
             self._establish(segment, ack, now)
             self._receiver.greet(now)
+            self._keep_early(segment)
         else:  # simultaneous open: our SYN leaves again, as SYN,ACK
             self._ecn = self._ecn and flags & (ECE | CWR) == ECE | CWR
             self._learn_peer(segment, now)
             self._step(Step.SYN)
             self.sender.recovery.send_all_again()
+            self._keep_early(segment)
+
+    def _keep_early(self, segment: Segment) -> None:
+        """Queue what comes with a SYN; nothing of it is acknowledged before ESTABLISHED.
+
+        A forger gains nothing: a cookie keeps none of it, and the peer sends it again then.
+        """
+        if segment.payload or segment.flags & FIN:
+            self._early = segment._replace(payload=kept(segment.payload))
 
     @property
     def _receiver(self) -> Receiver:
