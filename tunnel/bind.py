@@ -1,14 +1,17 @@
 """The outer UDP sockets: one port for both families and all workers, marked, bound to a device.
 
 Unconnected sockets bound by SO_BINDTODEVICE (an address binding alone leaks through another
-interface), never connected, since a connected one dies when its address changes. Everything that
+interface), since a connected one dies when its address changes. Beside them there may be one that
+is connected, which spares the kernel the routes; it is bound and marked as they are, always with
+them, and whatever it cannot carry they do. Everything that
 decides where a packet leaves is set before bind(): there is no moment in which a socket that should
 be bound could send elsewhere. Where that fails nothing stays open.
 
 Several workers share a port by SO_REUSEPORT. That option would also let us join a port that another
 program of the same user has, so the first socket is bound without it, which proves that nobody has
 the port; only then is it set, for the rest to join. (Taking it away again afterwards would keep
-later programs out too, but the kernel then stops spreading packets over the sockets.)
+later programs out too, but the kernel then stops spreading packets over the sockets. A single
+worker's socket has nothing to spread: it has the option only while the connected one is bound.)
 """
 
 from __future__ import annotations
@@ -18,8 +21,12 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
+
+if TYPE_CHECKING:
+    from tunnel.settings import Address
 
 RECEIVE_BUFFER = 7 << 20
 SEND_BUFFER = 7 << 20
@@ -56,7 +63,8 @@ class OuterSockets:
         self.mark = 0
         self.interface: str | None = None
         self._sockets: Pairs = []
-        self._withdrawn: Pairs = []
+        self._connected: socket.socket | None = None
+        self._withdrawn: list[socket.socket] = []
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -82,16 +90,48 @@ class OuterSockets:
 
     def withdraw(self) -> None:
         """Give up the sockets, if there are any; `release` closes them."""
-        self._withdrawn += self._sockets
-        self._sockets = []
+        self._withdrawn += self._all()
+        self._sockets, self._connected = [], None
 
     def release(self) -> None:
         """Close what was withdrawn; safe to call again."""
-        for pair in self._withdrawn:
-            for one in pair:
-                if one is not None:
-                    one.close()
+        for one in self._withdrawn:
+            one.close()
         self._withdrawn = []
+
+    def connect(self, source: Address, address: Address, port: int, scope: int = 0) -> int:
+        """Open one more socket, from `source` to one far end alone; return its descriptor.
+
+        What that far end sends to `source` arrives there from then on; what arrived before it was
+        connected may be of others. It follows `rebind` and `set_mark`, and is withdrawn with the
+        others. Raises OSError or TunnelError; ValueError with several workers.
+        """
+        if self.workers != 1:
+            raise ValueError("a connected socket: one worker's only")
+        self.disconnect()
+        opened: list[socket.socket] = []
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        try:
+            with _explained(self.interface):
+                one = _make(family, self.mark, self.interface, opened)
+                beside = next((one for one in self._all() if one.family == family), None)
+                if one is None or beside is None:
+                    raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+                _ask_for_our_address(one, False)  # it has but one
+                _join(beside, one, _name(source, self.port, scope))
+                one.connect(_name(address, port, scope))
+        except BaseException:
+            for one in opened:
+                one.close()
+            raise
+        self._connected = one
+        return one.fileno()
+
+    def disconnect(self) -> None:
+        """Close that socket, if there is one. Take it from the engine first."""
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None
 
     def rebind(self, interface: str | None) -> None:
         """Bind the open sockets to an interface, again when it is the same one.
@@ -135,6 +175,8 @@ class OuterSockets:
     def _all(self) -> Iterator[socket.socket]:
         for pair in self._sockets:
             yield from (one for one in pair if one is not None)
+        if self._connected is not None:
+            yield self._connected
 
     def _sockets_port(self) -> int:
         return int(next(self._all()).getsockname()[1])
@@ -216,19 +258,42 @@ def _make(
         _bind_to_device(one, interface)
     if mark:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    _ask_for_our_address(one, True)
     # No DF on the outer packets, as in the kernel (contract.md).
     if family == socket.AF_INET:
-        one.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         one.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
         one.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
     else:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         one.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
     _enlarge(one, _SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER)
     _enlarge(one, _SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER)
     return one
+
+
+def _ask_for_our_address(one: socket.socket, wanted: bool) -> None:
+    if one.family == socket.AF_INET:
+        one.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, wanted)
+    else:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, wanted)
+
+
+def _name(address: Address, port: int, scope: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    if address.version == 4:
+        return str(address), port
+    return str(address), port, 0, scope if address.is_link_local else 0
+
+
+def _join(beside: socket.socket, one: socket.socket, name: tuple[str | int, ...]) -> None:
+    """Bind a socket to the port of another one, which no other program can join before or after."""
+    try:
+        for each in (beside, one):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        one.bind(name)
+    finally:
+        for each in (beside, one):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def _bind_to_device(one: socket.socket, interface: str | None) -> None:

@@ -261,6 +261,18 @@ class Engine:
         """Take a path's sockets from all workers. To be called before they are closed."""
         check("detach_outer", lib.tc_outer_detach(self._handle, path))
 
+    def connect_outer(self, endpoint: Endpoint, fd: int) -> None:
+        """Let what goes to `endpoint`, from its source, leave by a socket that is connected so.
+
+        It is let go of when its path's sockets are attached or detached. Only with one worker.
+        """
+        _fill_endpoint(self._endpoint, endpoint)
+        check("connect_outer", lib.tc_outer_connect(self._handle, self._endpoint, fd))
+
+    def disconnect_outer(self, endpoint: Endpoint) -> None:
+        """Let go of that socket, if it is there still. To be called before it is closed."""
+        self.connect_outer(endpoint, -1)
+
     # ---- peers ----
 
     def add_peer(self) -> int:

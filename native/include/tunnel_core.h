@@ -162,6 +162,10 @@ int tc_port_detach(tc_engine *engine);
 int tc_claim(tc_engine *engine, int protocol, uint32_t port, int on);
 int tc_outer_attach(tc_engine *engine, uint32_t worker, uint32_t path, int fd4, int fd6);
 int tc_outer_detach(tc_engine *engine, uint32_t path);
+/* A socket beside those of the path, bound to the src of `to` and connected to it: what goes there
+ * leaves by it, until the path's are attached anew or detached. -1 takes it away; what it has
+ * received is read before. Only with one worker; made by the host's thread, where there is one. */
+int tc_outer_connect(tc_engine *engine, const tc_endpoint *to, int fd);
 
 /* ---- a userspace stack's thread that takes the worker's turns (host.h) ---- */
 /* Offers to, with `fd` as the stack's end of the link. Answers a descriptor, the engine's, that is

@@ -9,6 +9,10 @@
 #define UDP_GRO 104
 #endif
 
+/* Receive calls, of a megabyte each, before a socket is given up: more than its buffer holds, and
+ * an end where the peer goes on sending. */
+enum { LAST_CALLS = 64 };
+
 int tc_worker_watch(tc_worker *worker, int fd, uint32_t slot) {
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = slot};
     return epoll_ctl(worker->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
@@ -38,10 +42,26 @@ void tc_worker_drop_port(tc_worker *worker) {
     engine->port = (tc_link){.fd = -1};
 }
 
+/* What has arrived at the connected socket is taken first: it is about to be closed. */
+static void disconnect(tc_worker *worker, uint32_t path) {
+    tc_outer *outer = &worker->outers[path];
+    if (outer->connected < 0)
+        return;
+    unwatch(worker, outer->connected);
+    tc_gather nobody = {0};
+    worker->receiver.now = tc_engine_now(worker->engine);
+    for (int i = 0; i < LAST_CALLS; i++)
+        if (!tc_receiver_batch(&worker->receiver, outer->connected, (uint8_t)path, &outer->to,
+                               &nobody))
+            break;
+    outer->connected = -1;
+}
+
 void tc_worker_drop_outer(tc_worker *worker, uint32_t path) {
+    disconnect(worker, path);
     unwatch(worker, worker->outers[path].fd4);
     unwatch(worker, worker->outers[path].fd6);
-    worker->outers[path] = (tc_outer){-1, -1};
+    worker->outers[path] = TC_OUTER_NONE;
 }
 
 int tc_link_attach(tc_engine *engine, uint32_t index, int fd, uint32_t flags, uint32_t mtu) {
@@ -110,6 +130,14 @@ int tc_link_mtu(tc_engine *engine, uint32_t mtu) {
     return 0;
 }
 
+static int take_socket(tc_worker *worker, int fd, uint32_t slot) {
+    /* Kernels without it give datagrams one by one, which works as well. */
+    int gro = !(worker->engine->options.flags & TC_NO_UDP_GRO);
+    (void)setsockopt(fd, IPPROTO_UDP, UDP_GRO, &gro, sizeof gro);
+    int error = set_nonblocking(fd);
+    return error ? error : tc_worker_watch(worker, fd, slot);
+}
+
 int tc_outer_attach(tc_engine *engine, uint32_t index, uint32_t path, int fd4, int fd6) {
     if (index >= engine->options.workers || path >= TC_MAX_PATHS)
         return -EINVAL;
@@ -117,21 +145,14 @@ int tc_outer_attach(tc_engine *engine, uint32_t index, uint32_t path, int fd4, i
     tc_lock_exclusive(engine);
     tc_worker *worker = &engine->workers[index];
     tc_worker_drop_outer(worker, path);
-    for (uint32_t i = 0; i < 2 && !error; i++) {
-        if (fds[i] < 0)
-            continue;
-        /* Kernels without it give datagrams one by one, which works as well. */
-        int gro = !(engine->options.flags & TC_NO_UDP_GRO);
-        (void)setsockopt(fds[i], IPPROTO_UDP, UDP_GRO, &gro, sizeof gro);
-        error = set_nonblocking(fds[i]);
-        if (!error)
-            error = tc_worker_watch(worker, fds[i], TC_SLOT_OUTER + 2 * path + i);
-    }
+    for (uint32_t i = 0; i < 2 && !error; i++)
+        if (fds[i] >= 0)
+            error = take_socket(worker, fds[i], TC_SLOT_OUTER + TC_OUTER_SOCKETS * path + i);
     if (error) {
         unwatch(worker, fd4);
         unwatch(worker, fd6);
     } else {
-        worker->outers[path] = (tc_outer){fd4, fd6};
+        worker->outers[path] = (tc_outer){.fd4 = fd4, .fd6 = fd6, .connected = -1};
         worker->attached++;
     }
     tc_unlock(engine);
@@ -146,4 +167,26 @@ int tc_outer_detach(tc_engine *engine, uint32_t path) {
         tc_worker_drop_outer(&engine->workers[i], path);
     tc_unlock(engine);
     return 0;
+}
+
+int tc_outer_connect(tc_engine *engine, const tc_endpoint *to, int fd) {
+    if (engine->options.workers != 1 || to->path >= TC_MAX_PATHS)
+        return -EINVAL; /* which worker should it wake? */
+    int error = 0;
+    tc_lock_exclusive(engine);
+    tc_worker *worker = &engine->workers[0];
+    tc_outer *outer = &worker->outers[to->path];
+    disconnect(worker, to->path);
+    if (fd >= 0) {
+        error = (to->family == 4 ? outer->fd4 : outer->fd6) < 0 ? -ENETDOWN : 0;
+        if (!error)
+            error = take_socket(worker, fd, TC_SLOT_OUTER + TC_OUTER_SOCKETS * to->path + 2);
+        if (!error) {
+            outer->connected = fd;
+            outer->to = *to;
+            worker->attached++;
+        }
+    }
+    tc_unlock(engine);
+    return error;
 }

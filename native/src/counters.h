@@ -26,6 +26,8 @@
     X(TX_SEAL_FAILED, "tx_seal_failed")             /* the cipher failed */                        \
     X(TX_SEGMENT_REFUSED, "tx_segment_refused")     /* UDP_SEGMENT sends repeated without it */    \
     X(TX_SOURCE_FORGOTTEN, "tx_source_forgotten")   /* local address no longer valid; retried */   \
+    X(TX_CONNECTED, "tx_connected")                 /* messages by a connected socket */           \
+    X(TX_CONNECTED_REFUSED, "tx_connected_refused") /* refused there; by another one then */       \
     X(TX_OUTER_BUSY, "tx_outer_busy")               /* socket buffer full */                       \
     X(TX_OUTER_UNREACHABLE, "tx_outer_unreachable") /* no route, network or host */                \
     X(TX_OUTER_DENIED, "tx_outer_denied")           /* a firewall said no */                       \

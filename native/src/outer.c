@@ -1,5 +1,6 @@
-/* Outer sockets. A send may fail for reasons that a second try mends: a local address that went
- * away is forgotten, and a path that refuses UDP_SEGMENT gets plain datagrams for a while. */
+/* Outer sockets. A send may fail for reasons that a second try mends: what a connected socket
+ * refuses, be it for a stale ICMP error, goes by an unconnected one; a local address that went away
+ * is forgotten, and a path that refuses UDP_SEGMENT gets plain datagrams for a while. */
 #include "outer.h"
 
 #include <errno.h>
@@ -13,6 +14,9 @@
 #ifndef UDP_GRO
 #define UDP_GRO 104
 #endif
+
+/* How a message is built. */
+enum { SEGMENTED = 1, CONNECTED = 2 };
 
 /* ---- out ---- */
 
@@ -35,10 +39,6 @@ static void build4(struct msghdr *header, struct sockaddr_in *name, const tc_mes
     *name = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(to->port)};
     memcpy(&name->sin_addr, to->address, 4);
     header->msg_namelen = sizeof *name;
-    if (message->ds) {
-        int tos = message->ds;
-        memcpy(add_control(header, IPPROTO_IP, IP_TOS, sizeof tos), &tos, sizeof tos);
-    }
     if (has_source(to)) {
         /* No interface index: routes decide the interface, and may change their mind. */
         struct in_pktinfo info = {0};
@@ -53,10 +53,6 @@ static void build6(struct msghdr *header, struct sockaddr_in6 *name, const tc_me
         .sin6_family = AF_INET6, .sin6_port = htons(to->port), .sin6_scope_id = to->scope};
     memcpy(&name->sin6_addr, to->address, 16);
     header->msg_namelen = sizeof *name;
-    if (message->ds) {
-        int class = message->ds;
-        memcpy(add_control(header, IPPROTO_IPV6, IPV6_TCLASS, sizeof class), &class, sizeof class);
-    }
     if (has_source(to)) {
         struct in6_pktinfo info = {0};
         memcpy(&info.ipi6_addr, to->src, 16);
@@ -66,20 +62,31 @@ static void build6(struct msghdr *header, struct sockaddr_in6 *name, const tc_me
     }
 }
 
+static void add_ds(struct msghdr *header, const tc_message *message) {
+    bool v4 = message->to.family == 4;
+    int ds = message->ds;
+    memcpy(
+        add_control(header, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, sizeof ds),
+        &ds, sizeof ds);
+}
+
 static void build(tc_outer_batch *batch, uint32_t i, const tc_message *message, uint8_t *data,
-                  uint32_t bytes, bool segmented) {
+                  uint32_t bytes, uint32_t how) {
     batch->parts[i] = (struct iovec){.iov_base = data, .iov_len = bytes};
     batch->headers[i].msg_len = 0;
     struct msghdr *header = &batch->headers[i].msg_hdr;
-    *header = (struct msghdr){.msg_name = &batch->names[i],
-                              .msg_iov = &batch->parts[i],
-                              .msg_iovlen = 1,
-                              .msg_control = batch->control[i]};
-    if (message->to.family == 4)
-        build4(header, &batch->names[i].v4, message);
-    else
-        build6(header, &batch->names[i].v6, message);
-    if (segmented) {
+    *header = (struct msghdr){
+        .msg_iov = &batch->parts[i], .msg_iovlen = 1, .msg_control = batch->control[i]};
+    if (message->ds)
+        add_ds(header, message);
+    if (!(how & CONNECTED)) {
+        header->msg_name = &batch->names[i];
+        if (message->to.family == 4)
+            build4(header, &batch->names[i].v4, message);
+        else
+            build6(header, &batch->names[i].v6, message);
+    }
+    if (how & SEGMENTED) {
         uint16_t segment = message->segment;
         memcpy(add_control(header, IPPROTO_UDP, UDP_SEGMENT, sizeof segment), &segment,
                sizeof segment);
@@ -96,16 +103,19 @@ static void report(tc_outer_batch *batch, uint8_t path, int error) {
     tc_events_outer(batch->events, path, error);
 }
 
+static bool is_busy(int error) {
+    return error == EAGAIN || error == ENOBUFS || error == ENOMEM;
+}
+
 static void count_error(tc_outer_batch *batch, tc_message *message, int error, uint32_t datagrams) {
     message->error = error;
     message->lost += datagrams;
-    enum tc_counter counter = TC_COUNT_TX_OUTER_FAILED;
-    switch (error) {
-    case EAGAIN:
-    case ENOBUFS:
-    case ENOMEM:
+    if (is_busy(error)) {
         tc_count(batch->counters, TC_COUNT_TX_OUTER_BUSY, datagrams);
         return; /* a full buffer is no fault of the path */
+    }
+    enum tc_counter counter = TC_COUNT_TX_OUTER_FAILED;
+    switch (error) {
     case ENETUNREACH:
     case EHOSTUNREACH:
     case ENETDOWN:
@@ -153,7 +163,7 @@ static void send_plain(tc_outer_batch *batch, int fd, tc_message *message) {
             uint32_t offset = (done + built) * stride;
             uint32_t bytes = message->bytes - offset;
             build(batch, built, message, message->data + offset, bytes < stride ? bytes : stride,
-                  false);
+                  0);
         }
         int sent = sendmmsg(fd, batch->headers, built, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent > 0) {
@@ -174,7 +184,7 @@ static void send_plain(tc_outer_batch *batch, int fd, tc_message *message) {
 static void send_again(tc_outer_batch *batch, int fd, tc_message *message, int error) {
     bool segmented = message->count > 1;
     if (forget_source(batch, message, error)) {
-        build(batch, 0, message, message->data, message->bytes, segmented);
+        build(batch, 0, message, message->data, message->bytes, segmented ? SEGMENTED : 0);
         if (sendmsg(fd, &batch->headers[0].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
             return;
         error = errno;
@@ -190,9 +200,24 @@ static void send_again(tc_outer_batch *batch, int fd, tc_message *message, int e
     count_error(batch, message, error, message->count);
 }
 
-static int socket_for(const tc_outer *outers, const tc_endpoint *to) {
+static int unconnected(const tc_outer *outers, const tc_endpoint *to) {
     const tc_outer *outer = &outers[to->path];
     return to->family == 4 ? outer->fd4 : outer->fd6;
+}
+
+static int socket_for(const tc_outer *outers, const tc_endpoint *to) {
+    const tc_outer *outer = &outers[to->path];
+    if (outer->connected >= 0 && !memcmp(&outer->to, to, sizeof *to))
+        return outer->connected;
+    return unconnected(outers, to);
+}
+
+/* What a connected socket refuses may be an ICMP error of some time ago, or that its address is
+ * gone: the others know better. Answers their errno. */
+static int send_unconnected(tc_outer_batch *batch, int fd, const tc_message *message) {
+    tc_count(batch->counters, TC_COUNT_TX_CONNECTED_REFUSED, 1);
+    build(batch, 0, message, message->data, message->bytes, message->count > 1 ? SEGMENTED : 0);
+    return sendmsg(fd, &batch->headers[0].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? errno : 0;
 }
 
 void tc_outer_send(tc_outer_batch *batch, const tc_outer *outers, tc_message *messages,
@@ -207,24 +232,35 @@ void tc_outer_send(tc_outer_batch *batch, const tc_outer *outers, tc_message *me
             done++;
             continue;
         }
+        bool connected = fd == outers[first->to.path].connected;
         uint32_t built = 0;
         while (done + built < count && socket_for(outers, &messages[done + built].to) == fd) {
             tc_message *message = &messages[done + built];
-            build(batch, built++, message, message->data, message->bytes, message->count > 1);
+            build(batch, built++, message, message->data, message->bytes,
+                  (message->count > 1 ? SEGMENTED : 0u) | (connected ? CONNECTED : 0u));
         }
         int sent = sendmmsg(fd, batch->headers, built, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent > 0) {
             done += (uint32_t)sent;
-        } else {
-            send_again(batch, fd, first, errno);
-            done++;
+            if (connected)
+                tc_count(batch->counters, TC_COUNT_TX_CONNECTED, (uint32_t)sent);
+            continue;
         }
+        int error = errno;
+        if (connected && !is_busy(error)) {
+            fd = unconnected(outers, &first->to);
+            error = send_unconnected(batch, fd, first);
+        }
+        if (error)
+            send_again(batch, fd, first, error);
+        done++;
     }
 }
 
 /* ---- in ---- */
 
-void tc_outer_arrival(struct msghdr *header, uint8_t path, tc_arrival *arrival) {
+void tc_outer_arrival(struct msghdr *header, uint8_t path, const tc_endpoint *local,
+                      tc_arrival *arrival) {
     *arrival = (tc_arrival){.from.path = path};
     tc_endpoint *from = &arrival->from;
     const struct sockaddr_in *v4 = header->msg_name;
@@ -262,5 +298,9 @@ void tc_outer_arrival(struct msghdr *header, uint8_t path, tc_arrival *arrival) 
             memcpy(from->src, &info.ipi6_addr, 16);
             from->src_interface = info.ipi6_ifindex;
         }
+    }
+    if (local) {
+        memcpy(from->src, local->src, sizeof from->src);
+        from->src_interface = local->src_interface;
     }
 }

@@ -15,10 +15,17 @@
 /* How long a peer's sends stay plain after the path refused UDP_SEGMENT. */
 #define TC_OUTER_PLAIN_TIME (10 * UINT64_C(1000000000))
 
-/* One worker's sockets, -1 where there is none. */
+/* One worker's sockets of a path, -1 where there is none. `connected` is the kernel's shortest way
+ * to one endpoint, `to`: bound to its local address and connected to the far one, so that neither
+ * what leaves by it nor what it receives needs a look at the routes. Whatever goes elsewhere, to
+ * another port or from another address of ours, leaves by the others. */
 typedef struct {
-    int fd4, fd6;
+    int fd4, fd6, connected;
+    tc_endpoint to;
 } tc_outer;
+
+#define TC_OUTER_SOCKETS 3
+#define TC_OUTER_NONE ((tc_outer){.fd4 = -1, .fd6 = -1, .connected = -1})
 
 /* One message out: `count` datagrams of `segment` bytes (the last may be shorter), one buffer. */
 typedef struct {
@@ -63,6 +70,8 @@ typedef struct {
 
 #define TC_ARRIVAL_CONTROL 128
 
-void tc_outer_arrival(struct msghdr *header, uint8_t path, tc_arrival *arrival);
+/* `local` is what the socket is connected to, which says our address; NULL for any other. */
+void tc_outer_arrival(struct msghdr *header, uint8_t path, const tc_endpoint *local,
+                      tc_arrival *arrival);
 
 #endif

@@ -282,18 +282,21 @@ static uint32_t prepare(tc_receiver *receiver) {
     return receiver->slots;
 }
 
-void tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, tc_gather *gather) {
+bool tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, const tc_endpoint *local,
+                       tc_gather *gather) {
     uint32_t slots = prepare(receiver);
     int got = recvmmsg(fd, receiver->headers, slots, MSG_DONTWAIT, NULL);
     if (got < 0) {
         if (errno == EAGAIN || errno == EINTR)
-            return;
+            return false;
         tc_count(receiver->counters, TC_COUNT_RX_SOCKET_ERRORS, 1);
+        if (local)
+            return false; /* what ICMP said of the far end is no fault of the socket */
         if (!receiver->reported || receiver->now - receiver->reported >= TC_SECOND) {
             receiver->reported = receiver->now;
             tc_events_outer(&receiver->engine->events, path, errno);
         }
-        return;
+        return false;
     }
     receiver->spent = (uint32_t)got;
     gather->packets += (uint32_t)got;
@@ -305,7 +308,7 @@ void tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, tc_gather *g
             continue;
         }
         tc_arrival *arrival = &receiver->arrivals[i];
-        tc_outer_arrival(header, path, arrival);
+        tc_outer_arrival(header, path, local, arrival);
         uint8_t *data = header->msg_iov->iov_base;
         uint32_t left = receiver->headers[i].msg_len;
         gather->bytes += left;
@@ -319,4 +322,5 @@ void tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, tc_gather *g
     }
     finish_jobs(receiver);
     flush(receiver);
+    return got > 0;
 }

@@ -27,7 +27,7 @@ int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
     tc_host_init(&worker->host);
     tc_gather_init(&worker->gather);
     for (int path = 0; path < TC_MAX_PATHS; path++)
-        worker->outers[path] = (tc_outer){-1, -1};
+        worker->outers[path] = TC_OUTER_NONE;
     worker->epoll = epoll_create1(EPOLL_CLOEXEC);
     worker->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (worker->epoll < 0 || worker->wake < 0)
@@ -100,11 +100,13 @@ static int serve_link(tc_worker *worker, const tc_link *link) {
 }
 
 static void serve_outer(tc_worker *worker, uint32_t slot) {
-    uint32_t path = (slot - TC_SLOT_OUTER) / 2;
+    uint32_t path = (slot - TC_SLOT_OUTER) / TC_OUTER_SOCKETS;
+    uint32_t which = (slot - TC_SLOT_OUTER) % TC_OUTER_SOCKETS;
     const tc_outer *outer = &worker->outers[path];
-    int fd = (slot - TC_SLOT_OUTER) % 2 ? outer->fd6 : outer->fd4;
+    int fd = (int[TC_OUTER_SOCKETS]){outer->fd4, outer->fd6, outer->connected}[which];
+    const tc_endpoint *local = which == 2 ? &outer->to : NULL;
     if (fd >= 0)
-        tc_receiver_batch(&worker->receiver, fd, (uint8_t)path, &worker->gather);
+        (void)tc_receiver_batch(&worker->receiver, fd, (uint8_t)path, local, &worker->gather);
 }
 
 /* Sessions that their first packet confirmed. Rare: once a handshake. */
@@ -158,6 +160,7 @@ static void watch_outers(tc_worker *worker, bool on) {
     for (uint32_t path = 0; path < TC_MAX_PATHS; path++) {
         tc_waker_watch_outer(&worker->waker, worker->outers[path].fd4, on);
         tc_waker_watch_outer(&worker->waker, worker->outers[path].fd6, on);
+        tc_waker_watch_outer(&worker->waker, worker->outers[path].connected, on);
     }
     worker->watched = worker->attached;
 }

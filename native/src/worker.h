@@ -22,8 +22,8 @@ struct tc_engine;
 
 /* What an epoll event is about. The descriptor itself is looked up under the lock. */
 enum { TC_SLOT_WAKE = 0, TC_SLOT_LINK = 1, TC_SLOT_PORT = 2 };
-enum { TC_SLOT_OUTER = 3 /* + 2 * path + (IPv6 ? 1 : 0) */ };
-enum { TC_SLOTS = TC_SLOT_OUTER + 2 * TC_MAX_PATHS };
+enum { TC_SLOT_OUTER = 3 /* + TC_OUTER_SOCKETS * path + 0: IPv4, 1: IPv6, 2: connected */ };
+enum { TC_SLOTS = TC_SLOT_OUTER + TC_OUTER_SOCKETS * TC_MAX_PATHS };
 
 typedef struct tc_worker {
     struct tc_engine *engine;

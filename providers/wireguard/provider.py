@@ -111,7 +111,7 @@ class WireGuardProvider(PacketTunnelProvider):
             self._device = Device(self._engine, wall=time.time_ns)
             for worker, link in enumerate(context.links):
                 self._engine.attach_link(worker, link, context.link_flags, context.mtu)
-            self._paths = Paths(self._engine, self._device, self._settle)
+            self._paths = Paths(self._device, self._settle, options.get("connected", True))
             self._paths.use(context.outer)
             self._device.configure(numbered(change), self._engine.now())
             self._permit(change.peers)
@@ -238,7 +238,7 @@ class WireGuardProvider(PacketTunnelProvider):
         if self.device.returned:
             self.device.returned = False
             self.context.peer_returned()
-        self._open_paths.look()
+        self._open_paths.look(self.context.outer)
         self.context.status_changed(*tunnel_status(self.device, self._trouble, self.context.path))
 
     def _link_failed(self, event: Event) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import socket
+from ipaddress import ip_address
 
 import pytest
 
@@ -15,10 +16,10 @@ from tunnel.errors import MissingFacilityError
 pytestmark = pytest.mark.root
 
 
-def sink(family: int, port: int = 7000) -> socket.socket:
+def sink(family: int, port: int = 7000, address: str = "") -> socket.socket:
     one = socket.socket(family, socket.SOCK_DGRAM)
     one.settimeout(2)
-    one.bind(("", port))
+    one.bind((address, port))
     return one
 
 
@@ -75,6 +76,86 @@ def test_one_port_for_both_families_and_all_workers(networks: TwoNetworks) -> No
                 assert not os.get_blocking(fd)
         outer.close()
         assert outer.pairs == []
+
+
+CONNECTED = pytest.mark.parametrize(
+    ("family", "far", "source"),
+    [(socket.AF_INET, FAR, "10.2.0.2"), (socket.AF_INET6, FAR6, "fd00:2::2")],
+    ids=["ipv4", "ipv6"],
+)
+
+
+@CONNECTED
+def test_a_connected_socket_leaves_by_the_bound_interface_only(
+    networks: TwoNetworks, family: int, far: str, source: str
+) -> None:
+    client, wifi, cell = networks.client, networks.wifi, networks.cell
+    for name in ("all", "down0"):  # or the control would not arrive, with that source
+        wifi.sysctl(f"net.ipv4.conf.{name}.rp_filter", 0)
+    with wifi.entered():
+        at_wifi = sink(family)
+    with cell.entered():
+        at_cell = sink(family)
+    outer = OuterSockets()
+    with at_wifi, at_cell:
+        with client.entered():
+            outer.open(interface="wwan0", mark=7)
+            with borrow(outer.connect(ip_address(source), ip_address(far), 7000)) as one:
+                assert one.getsockname()[:2] == (source, outer.port)
+                assert one.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 7
+                assert not os.get_blocking(one.fileno())
+                one.send(b"outer")
+                assert at_cell.recv(99) == b"outer"
+                outer.set_mark(8)
+                assert one.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 8
+                # The control: it follows the others, here to the network that routes prefer.
+                outer.rebind(None)
+                one.send(b"outer")
+                assert at_wifi.recv(99) == b"outer"
+                outer.rebind("wwan0")
+                one.send(b"outer")
+                assert at_cell.recv(99) == b"outer"
+            outer.close()
+        at_wifi.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            at_wifi.recv(99)
+
+
+@CONNECTED
+def test_a_connected_socket_hears_one_far_end_and_keeps_others_off_the_port(
+    networks: TwoNetworks, family: int, far: str, source: str
+) -> None:
+    with networks.cell.entered():
+        settled, other = sink(family, 7000, far), sink(family, 7009, far)
+    outer = OuterSockets()
+    with settled, other, networks.client.entered():
+        outer.open(interface="wwan0")
+        outer.connect(ip_address(source), ip_address(far), 7000)
+        with socket.socket(family, socket.SOCK_DGRAM) as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for address in ("", source):
+                with pytest.raises(OSError, match="in use"):
+                    thief.bind((address, outer.port))
+        with borrow(outer.pairs[0][family == socket.AF_INET6]) as rest:
+            rest.settimeout(2)
+            for _ in range(3):  # again and again, as a peer comes and goes
+                with borrow(outer.connect(ip_address(source), ip_address(far), 7000)) as one:
+                    one.settimeout(2)
+                    settled.sendto(b"mine", (source, outer.port))
+                    other.sendto(b"theirs", (source, outer.port))
+                    assert one.recv(9) == b"mine"
+                    assert rest.recv(9) == b"theirs"
+                outer.disconnect()
+                settled.sendto(b"mine", (source, outer.port))
+                assert rest.recv(9) == b"mine"
+        fd = outer.connect(ip_address(source), ip_address(far), 7000)
+        outer.withdraw()  # open still, as the others are: an engine may use it
+        os.fstat(fd)
+        outer.release()
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
+        with pytest.raises(ValueError, match="worker"):
+            OuterSockets(2).connect(ip_address(source), ip_address(far), 7000)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -76,6 +76,7 @@ def test_nothing_leaks_in_any_state(
     tunneld.expect("connected")
     assert state() == "connected"
     assert world.ping()
+    assert world.connected() == ["10.2.0.2%wwan0"]
     assert leaks.probe() == 0
     # A device that comes later, and one that is made again, are judged like the rest.
     client.ip("link del eth9")

@@ -61,6 +61,11 @@ class World:
         shown = self.routers[interface].run("nft -j list counter netdev tap outer").stdout
         return int(json.loads(shown)["nftables"][1]["counter"]["packets"])
 
+    def connected(self) -> list[str]:
+        """Local ends (address%device) of UDP sockets that are connected to the far end."""
+        shown = self.client.run(f"ss -Hun state established dst {FAR} dport = :{PORT}").stdout
+        return [line.split()[2].rpartition(":")[0] for line in shown.splitlines()]
+
     def ping(self, target: str = INNER, *, count: int = 3, check: bool = True) -> bool:
         words = f"ping -c{count} -i0.05 -W2 {target}"
         return self.client.run(words, check=check).returncode == 0

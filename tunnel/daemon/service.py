@@ -153,6 +153,7 @@ class _Service:
                 "crypto": plan.options.crypto,
                 "without": plan.options.without,
                 "real_time": plan.options.realtime,
+                "connected": plan.options.connected,
             },
             machine=machine_for(plan),
             log=self.log,
