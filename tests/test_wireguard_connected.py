@@ -23,11 +23,8 @@ class Engine(FakeEngine):
     connected: Endpoint | None = None
 
     def connect_outer(self, endpoint: Endpoint, fd: int) -> None:
-        self.connected = endpoint
-
-    def disconnect_outer(self, endpoint: Endpoint) -> None:
-        assert self.connected == endpoint
-        self.connected = None
+        assert fd >= 0 or self.connected == endpoint
+        self.connected = endpoint if fd >= 0 else None
 
 
 class Settled:

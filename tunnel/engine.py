@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
 from typing import Any, Final, Self
 
 from tunnel._core import ffi, lib
@@ -185,12 +184,7 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def read_events(self) -> list[Event]:
@@ -262,16 +256,9 @@ class Engine:
         check("detach_outer", lib.tc_outer_detach(self._handle, path))
 
     def connect_outer(self, endpoint: Endpoint, fd: int) -> None:
-        """Let what goes to `endpoint`, from its source, leave by a socket that is connected so.
-
-        It is let go of when its path's sockets are attached or detached. Only with one worker.
-        """
+        """Let what goes to `endpoint` leave by a socket that is connected so; -1: no longer."""
         _fill_endpoint(self._endpoint, endpoint)
         check("connect_outer", lib.tc_outer_connect(self._handle, self._endpoint, fd))
-
-    def disconnect_outer(self, endpoint: Endpoint) -> None:
-        """Let go of that socket, if it is there still. To be called before it is closed."""
-        self.connect_outer(endpoint, -1)
 
     # ---- peers ----
 

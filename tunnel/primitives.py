@@ -102,13 +102,14 @@ CRYPTO_CHOICES: Final = tuple(_CRYPTO_FLAGS)
 _WITHOUT_FLAGS: Final = {
     "tun-offload": 0,
     "tun-uso": 0,
+    "connected-udp": 0,
     "udp-segment": lib.TC_NO_UDP_SEGMENT,
     "udp-gro": lib.TC_NO_UDP_GRO,
     "coalesce-tcp": lib.TC_NO_COALESCE_TCP,
     "coalesce-udp": lib.TC_NO_COALESCE_UDP,
 }
 WITHOUT_CHOICES: Final = tuple(_WITHOUT_FLAGS)
-"""What `--without` takes: facilities of the kernel. Those of the TUN are the machine's."""
+"""What `--without` takes: facilities of the kernel. Those without a flag are others' to heed."""
 
 
 def seal(key: Buffer, counter: int, data: Buffer) -> bytes:

@@ -65,7 +65,7 @@ class Connected:
         made, self._made = self._made, None
         if made is not None:
             outer, endpoint = made
-            self._engine.disconnect_outer(endpoint)
+            self._engine.connect_outer(endpoint, -1)
             outer.disconnect()
 
     def _wanted(self, outer: OuterSockets) -> Endpoint | None:

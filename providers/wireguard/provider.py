@@ -104,14 +104,15 @@ class WireGuardProvider(PacketTunnelProvider):
         try:
             check_change(change)
             crypto = crypto_flags(options.get("crypto", "auto"))
-            flags = crypto | without_flags(options.get("without", ()))
+            without = options.get("without", ())
+            flags = crypto | without_flags(without)
             flags |= REAL_TIME if options.get("real_time") else 0
             self._engine = Engine(workers=context.workers, flags=flags)
             self._log.debug("packets are sealed with %s", crypto_name(crypto))
             self._device = Device(self._engine, wall=time.time_ns)
             for worker, link in enumerate(context.links):
                 self._engine.attach_link(worker, link, context.link_flags, context.mtu)
-            self._paths = Paths(self._device, self._settle, options.get("connected", True))
+            self._paths = Paths(self._device, self._settle, "connected-udp" not in without)
             self._paths.use(context.outer)
             self._device.configure(numbered(change), self._engine.now())
             self._permit(change.peers)

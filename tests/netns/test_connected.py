@@ -57,7 +57,7 @@ def test_it_is_where_the_others_are(world: World) -> None:
 
 
 def test_it_can_be_switched_off(world: World) -> None:
-    tunneld = world.start("--bind", "cellular", "--connected", "off")
+    tunneld = world.start("--bind", "cellular", "--without", "connected-udp")
     tunneld.expect("connected")
     assert sent(world, "wwan0") >= 3
     assert world.connected() == []

@@ -21,7 +21,8 @@ WORKERS_MAX: Final = 16
 CONFIRM_MAX: Final = 86_400  # seconds
 CRYPTO: Final = ("auto", "avx512ifma", "avx512", "avx2", "libcrypto")
 WITHOUT: Final = (
-    "tun-offload", "tun-uso", "udp-segment", "udp-gro", "coalesce-tcp", "coalesce-udp"
+    "tun-offload", "tun-uso", "connected-udp", "udp-segment", "udp-gro", "coalesce-tcp",
+    "coalesce-udp",
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -42,7 +43,6 @@ class Options:
     crypto: str = "auto"
     without: tuple[str, ...] = ()
     realtime: bool = True
-    connected: bool = True
     check: bool = False
     log_level: str = "info"
     ephemeral_key: bool = False
@@ -151,13 +151,6 @@ class Options:
     show_default=True,
     help="Move packets at real-time priority where permitted: less waiting under load.",
 )
-@click.option(
-    "--connected",
-    type=click.Choice(("auto", "off")),
-    default="auto",
-    show_default=True,
-    help="A connected UDP socket for the only peer while it stays where it is.",
-)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option("--check", is_flag=True, help="Print what would be applied, and apply nothing.")
 @click.option(
@@ -203,7 +196,6 @@ def parse(arguments: Sequence[str]) -> Options | None:
         crypto=values["crypto"],
         without=values["without"],
         realtime=values["realtime"] == "auto",
-        connected=values["connected"] == "auto",
         check=values["check"],
         log_level=values["log_level"],
         ephemeral_key=values["ephemeral_key"],

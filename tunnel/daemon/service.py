@@ -153,7 +153,6 @@ class _Service:
                 "crypto": plan.options.crypto,
                 "without": plan.options.without,
                 "real_time": plan.options.realtime,
-                "connected": plan.options.connected,
             },
             machine=machine_for(plan),
             log=self.log,
