@@ -15,6 +15,18 @@ RAW = bytes([0x48]) * 31 + b"\x41"
 PRIVATE = Secret(RAW).base64()
 
 
+def test_the_file_in_the_readme(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    path = tmp_path / "wg0.toml"
+    path.write_text("[interface]" + readme.partition("```toml\n[interface]")[2].partition("```")[0])
+    (tmp_path / "client.key").touch(0o600)
+    (tmp_path / "client.key").write_text(PRIVATE)
+    config = load_config(path, need_key=True)
+    assert config.binding.bind == ("cellular", "wired")
+    assert config.routing.include_all_networks
+    assert not config.warnings
+
+
 def test_a_missing_private_key_is_for_the_caller_to_judge(tmp_path: Path) -> None:
     path = tmp_path / "wg0.conf"
     path.write_text("[Interface]\nListenPort = 1\n")
