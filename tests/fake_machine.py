@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from ipaddress import ip_interface
 from typing import Any
 
 from tunnel.bind import OuterSockets
 from tunnel.config import HostPort
 from tunnel.daemon.machine import Machine
+from tunnel.daemon.session import TunnelSession
 from tunnel.errors import TunnelError
 from tunnel.policy.change import PathChange
 from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
@@ -27,6 +29,21 @@ LO = Interface(
     carrier=True,
     routed=frozenset({4, 6}),
 )
+
+
+def interface(name: str, index: int, type_: InterfaceType) -> Interface:
+    """Return an interface that is usable for IPv4."""
+    return Interface(
+        index=index,
+        name=name,
+        classification=Classification(type_, "test", Confidence.CERTAIN),
+        up=True,
+        carrier=True,
+        addresses=(ip_interface("10.0.0.2/24"),),
+        routed=frozenset({4}),
+    )
+
+
 NO_PATH = Path(PathStatus.UNSATISFIED, "no permitted interface: lo has no carrier", (), True)
 ON_LO = Path(PathStatus.SATISFIED, "lo: permitted", (LO,), True)
 UNBOUND = Path(PathStatus.SATISFIED, "lo: the default route", (LO,), False)
@@ -232,3 +249,8 @@ class JournalProvider(PacketTunnelProvider):
     async def path_changed(self, path: Path) -> None:
         self.paths.append(path)
         self.pairs.append(self.context.outer.pairs)
+
+
+def session(machine: FakeMachine, provider: PacketTunnelProvider, **more: Any) -> TunnelSession:
+    """Return a session on such a machine."""
+    return TunnelSession(provider, name="t0", machine=machine, **more)

@@ -12,6 +12,11 @@ Work = Coroutine[Any, Any, Any]
 Runner = Callable[[Work], Any]
 
 
+def run(work: Work) -> None:
+    """Run a coroutine to its end on asyncio's loop; fail it when it hangs."""
+    asyncio.run(asyncio.wait_for(work, PATIENCE))
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until something is so that nothing reports, such as a counter of a worker.
 

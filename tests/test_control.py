@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.loops import run
 from tests.unix_listener import listening
 from tunnel.daemon import client, control
 from tunnel.daemon.control import ControlServer
@@ -67,10 +68,6 @@ def raw(path: Path, data: bytes) -> bytes:
         while data := connection.recv(65536):
             answer += data
         return answer
-
-
-def run(test: Any) -> None:
-    asyncio.run(asyncio.wait_for(test, 20))
 
 
 def test_a_request_gets_its_result(tmp_path: Path) -> None:

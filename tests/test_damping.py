@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from ipaddress import ip_interface
 from itertools import pairwise
 
 import pytest
 
+from tests.fake_machine import interface
 from tunnel.policy.binding import BindingPolicy, Term
 from tunnel.policy.damping import DWELL, HOLD_DOWN, SECOND, Damping
-from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
+from tunnel.policy.interface import Interface, InterfaceType
 from tunnel.policy.path import PathStatus
 
 WIFI, CELLULAR = InterfaceType.WIFI, InterfaceType.CELLULAR
 POLICY = BindingPolicy((Term(WIFI), Term(CELLULAR)))
-
-
-def interface(name: str, index: int, type_: InterfaceType) -> Interface:
-    return Interface(
-        index=index,
-        name=name,
-        classification=Classification(type_, "test", Confidence.CERTAIN),
-        up=True,
-        carrier=True,
-        addresses=(ip_interface("10.0.0.2/24"),),
-        routed=frozenset({4}),
-    )
 
 
 WLAN, WWAN = interface("wlan0", 1, WIFI), interface("wwan0", 2, CELLULAR)

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_interface
 
+from tests.fake_machine import interface
 from tunnel.policy.binding import BindingPolicy, Term
 from tunnel.policy.damping import DWELL, RETRY_FIRST, SECOND
-from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
+from tunnel.policy.interface import Interface, InterfaceType
 from tunnel.policy.mover import Mover
 
 WIFI, CELLULAR, WIRED = InterfaceType.WIFI, InterfaceType.CELLULAR, InterfaceType.WIRED
 POLICY = BindingPolicy((Term(WIFI), Term(CELLULAR), Term(WIRED)))
-
-
-def interface(name: str, index: int, type_: InterfaceType) -> Interface:
-    return Interface(
-        index=index,
-        name=name,
-        classification=Classification(type_, "test", Confidence.CERTAIN),
-        up=True,
-        carrier=True,
-        addresses=(ip_interface("10.0.0.2/24"),),
-        routed=frozenset({4}),
-    )
 
 
 WLAN = interface("wlan0", 1, WIFI)

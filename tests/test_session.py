@@ -5,28 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Any
 
 import pytest
 
-from tests.fake_machine import FakeMachine, JournalProvider as Provider
+from tests.fake_machine import FakeMachine, JournalProvider as Provider, session
+from tests.loops import run
 from tunnel.config import Config, InterfaceConfig
 from tunnel.daemon import status as states
-from tunnel.daemon.session import TunnelSession
 from tunnel.daemon.undo import Undo
 from tunnel.errors import ConfigError, MissingFacilityError, PrivilegeError, TunnelError
-from tunnel.provider import PacketTunnelProvider, StopReason, TunnelStatus
+from tunnel.provider import StopReason, TunnelStatus
 
 S = TunnelStatus
 HOOKS = InterfaceConfig(pre_up=("a",), post_up=("b",), pre_down=("c",), post_down=("d",))
-
-
-def session(machine: FakeMachine, provider: PacketTunnelProvider, **more: Any) -> TunnelSession:
-    return TunnelSession(provider, name="t0", machine=machine, **more)
-
-
-def run(test: Any) -> None:
-    asyncio.run(asyncio.wait_for(test, 20))
 
 
 # ---- the table of states ----

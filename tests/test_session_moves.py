@@ -6,19 +6,18 @@ import asyncio
 import selectors
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from ipaddress import ip_interface
 from typing import Any
 
 import pytest
 
-from tests.fake_machine import FakeMachine, JournalProvider
+from tests.fake_machine import FakeMachine, JournalProvider, interface
 from tunnel.bind import OuterSockets
 from tunnel.config import BindingConfig, Config
 from tunnel.daemon.follower import LINGER
 from tunnel.daemon.session import TunnelSession
 from tunnel.errors import TunnelError
 from tunnel.policy.binding import BindingPolicy, Term
-from tunnel.policy.interface import Classification, Confidence, Interface, InterfaceType
+from tunnel.policy.interface import Interface, InterfaceType
 from tunnel.provider import StopReason, TunnelStatus
 
 WIFI, CELLULAR = InterfaceType.WIFI, InterfaceType.CELLULAR
@@ -46,18 +45,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return 1000.0 + self._skipping.passed
-
-
-def interface(name: str, index: int, type_: InterfaceType) -> Interface:
-    return Interface(
-        index=index,
-        name=name,
-        classification=Classification(type_, "test", Confidence.CERTAIN),
-        up=True,
-        carrier=True,
-        addresses=(ip_interface("10.0.0.2/24"),),
-        routed=frozenset({4}),
-    )
 
 
 WLAN, WWAN = interface("wlan0", 1, WIFI), interface("wwan0", 2, CELLULAR)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.fake_machine import LO, NO_PATH, ON_LO, UNBOUND, FakeMachine, JournalProvider as Provider
+from tests.fake_machine import (
+    LO,
+    NO_PATH,
+    ON_LO,
+    UNBOUND,
+    FakeMachine,
+    JournalProvider as Provider,
+    session,
+)
+from tests.loops import run
 from tunnel.config import BindingConfig, Config, InterfaceConfig
 from tunnel.daemon import follower as follower_module
-from tunnel.daemon.session import TunnelSession
 from tunnel.errors import MissingFacilityError, TunnelError
 from tunnel.policy.binding import BindingPolicy, Term
 from tunnel.policy.interface import InterfaceType
 from tunnel.policy.path import Path
-from tunnel.provider import PacketTunnelProvider, TunnelStatus
+from tunnel.provider import TunnelStatus
 from tunnel.settings import TunnelSettings
 
 S = TunnelStatus
-
-
-def session(machine: FakeMachine, provider: PacketTunnelProvider, **more: Any) -> TunnelSession:
-    return TunnelSession(provider, name="t0", machine=machine, **more)
-
-
-def run(test: Any) -> None:
-    asyncio.run(asyncio.wait_for(test, 20))
 
 
 # ---- the path ----

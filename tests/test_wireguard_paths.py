@@ -6,15 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from providers.wireguard.peer import Phase
-from tests.wireguard_world import World
-
-
-def ready(**kw) -> tuple[World, object, object]:
-    world = World()
-    a, b = world.pair(**kw)
-    a.send(b)
-    world.run(1)
-    return world, a, b
+from tests.wireguard_world import World, ready
 
 
 def test_a_new_path_is_made_known_at_once():

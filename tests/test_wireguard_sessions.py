@@ -10,20 +10,12 @@ import pytest
 from providers.wireguard.change import PeerChange
 from providers.wireguard.messages import REKEY_JITTER, SECOND
 from providers.wireguard.peer import Phase
-from tests.wireguard_world import PORT, World, key_pair
+from tests.wireguard_world import PORT, World, key_pair, ready
 
 
 def gaps(datagrams) -> list[float]:
     times = [datagram.time for datagram in datagrams]
     return [(b - a) / SECOND for a, b in itertools.pairwise(times)]
-
-
-def ready(**kw) -> tuple[World, object, object]:
-    world = World()
-    a, b = world.pair(**kw)
-    a.send(b)
-    world.run(1)
-    return world, a, b
 
 
 def test_an_hour_with_traffic_both_ways_is_rekeyed_and_loses_nothing():

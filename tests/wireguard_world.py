@@ -162,6 +162,15 @@ class World:
         return wakes
 
 
+def ready(**kw) -> tuple[World, Node, Node]:
+    """Return a world and two nodes in it that have a session."""
+    world = World()
+    a, b = world.pair(**kw)
+    a.send(b)
+    world.run(1)
+    return world, a, b
+
+
 def replay(node, data: bytes, address: str = "10.9.9.9") -> None:
     """Deliver bytes from an address of nobody's."""
     node.engine.deliver(data, Endpoint(ip_address(address), PORT))

@@ -20,6 +20,7 @@ import pytest
 
 from tests.interop.hosts import Host, connect, eventually
 from tests.interop.speaker import Speaker, key64
+from tests.netns.flood import checksum
 
 pytestmark = pytest.mark.root
 
@@ -187,16 +188,9 @@ def test_tshark_decrypts_everything(pair: tuple[Host, Host], tmp_path: Path) -> 
 def echo_request(source: str, destination: str) -> bytes:
     """Return an IPv4 ping with right checksums."""
     body = struct.pack("!BBHHH", 8, 0, 0, 7, 1) + b"abcdefgh" * 4
-    body = body[:2] + _checksum(body).to_bytes(2) + body[4:]
+    body = body[:2] + checksum(body).to_bytes(2) + body[4:]
     head = struct.pack(
         "!BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 1, 0, 64, 1, 0,
         socket.inet_aton(source), socket.inet_aton(destination),
     )  # fmt: skip
-    return head[:10] + _checksum(head).to_bytes(2) + head[12:] + body
-
-
-def _checksum(data: bytes) -> int:
-    total = sum(int.from_bytes(data[i : i + 2]) for i in range(0, len(data), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return head[:10] + checksum(head).to_bytes(2) + head[12:] + body

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.command import Program
+from tests.netns.world import wg
 from tools.netlab import Lab, Namespace
 
 pytestmark = pytest.mark.root
@@ -30,13 +31,6 @@ pytestmark = pytest.mark.root
 ROUNDS = 50
 BIN = Path(sys.executable).parent
 PORT = 51820
-
-
-def wg(command: str, given: str | None = None) -> str:
-    done = subprocess.run(
-        ["wg", *command.split()], input=given, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 @dataclass

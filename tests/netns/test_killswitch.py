@@ -14,7 +14,14 @@ import pytest
 from bench.implementations import eventually
 from tests.netns.command import BIN, Program, tunnelctl
 from tests.netns.echo import asked, listening
-from tests.netns.world import FAR, World, everything_through_the_tunnel, make_world, wg
+from tests.netns.world import (
+    FAR,
+    World,
+    everything_through_the_tunnel,
+    make_world,
+    start_closed,
+    wg,
+)
 from tools.netlab import Lab, Namespace
 from tunnel.policy.killswitch.kernel import WITHOUT
 
@@ -31,10 +38,6 @@ def world(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def start(world: World, *arguments: str) -> Program:
-    return world.start("--bind", "cellular", "--include-all-networks", *arguments)
-
-
 def tables(space: Namespace) -> list[str]:
     return [t for t in space.run("nft list tables").stdout.splitlines() if t.endswith(" tunneld")]
 
@@ -45,7 +48,7 @@ def test_another_programs_changes_do_not_last(
 ) -> None:
     monkeypatch.setenv(WITHOUT, without)
     client = world.client
-    tunneld = start(world)
+    tunneld = start_closed(world)
     tunneld.expect("connected")
     client.run("nft flush ruleset")
     if without:
@@ -71,7 +74,7 @@ def test_another_programs_changes_do_not_last(
 def test_local_senders_are_refused_at_once(world: World) -> None:
     client = world.client
     client.ip("link set wwan0 down")
-    tunneld = start(world)
+    tunneld = start_closed(world)
     tunneld.expect("waiting: no permitted interface")
     with client.entered():
         tcp, udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -99,12 +102,12 @@ def test_services_stay_reachable_that_are_allowed(world: World) -> None:
         one.send(b"before")
         assert one.recv(99) == b"before"
         # Who is logged in is not cut off unasked: the session is named, and nothing is closed.
-        refused = start(world)
+        refused = start_closed(world)
         said = refused.expect("closing the kill switch would end the remote login 198.51.100.1")
         assert "--allow-inbound tcp/22@IF" in said
         assert refused.wait() == 2
         assert tables(client) == []
-        tunneld = start(world, *allowed)
+        tunneld = start_closed(world, *allowed)
         tunneld.expect("connected")
         one.send(b"after")
         assert one.recv(99) == b"after"  # the session of before goes on
@@ -128,7 +131,7 @@ def test_other_sessions_are_listed_and_ended(world: World) -> None:
     with listening(client, 8080):
         with wifi.entered():
             one = socket.create_connection(("10.1.0.2", 8080), timeout=5)
-        tunneld = start(world)
+        tunneld = start_closed(world)
         said = tunneld.expect("ends a session from outside")
         assert f"{LAN} to 10.1.0.2 port 8080" in said
         tunneld.expect("connected")
@@ -146,10 +149,10 @@ def test_unless_confirmed_it_opens_again(world: World, killed: bool) -> None:
     environment = {"SSH_CONNECTION": "10.1.0.1 40000 10.1.0.2 22"}
     os.environ.update(environment)
     try:
-        refused = start(world)
+        refused = start_closed(world)
         assert "--confirm SECONDS" in refused.expect("would end the remote login")
         assert refused.wait() == 2
-        tunneld = start(world, "--confirm", "3", "--lockdown-on-exit")
+        tunneld = start_closed(world, "--confirm", "3", "--lockdown-on-exit")
     finally:
         del os.environ["SSH_CONNECTION"]
     tunneld.expect("opens again in 3 s unless")
@@ -168,7 +171,7 @@ def test_unless_confirmed_it_opens_again(world: World, killed: bool) -> None:
         assert client.run(["ping", "-c1", "-W2", FAR]).returncode == 0  # not on the link
         assert tunnelctl(client, "killswitch")["kill_switch"] == "off"
     if killed:  # it is open, so that closing it is nothing that was done already
-        tunneld = start(world, "--confirm", "9")
+        tunneld = start_closed(world, "--confirm", "9")
         tunneld.expect("kill switch closed")
         tunneld.expect("connected")
         assert not [line for line in tunneld.lines if "taken over" in line]
@@ -178,7 +181,7 @@ def test_unless_confirmed_it_opens_again(world: World, killed: bool) -> None:
 
 
 def test_confirmed_it_stays_closed(world: World) -> None:
-    tunneld = start(world, "--confirm", "4")
+    tunneld = start_closed(world, "--confirm", "4")
     tunneld.expect("connected")
     assert 0 < tunnelctl(world.client, "killswitch", world.interface)["confirm"] <= 4
     assert "unreachable" not in world.client.ip("route show table 74000")
@@ -200,7 +203,7 @@ def test_local_networks_only_when_asked_and_never_their_resolver(world: World) -
     with listening(wifi, 7), listening(wifi, 53), listening(client, 9):
         assert all(asked(client, LAN, port) for port in (7, 53))  # the control
         assert asked(client, "198.51.100.1", 7)
-        tunneld = start(world, "--exclude-local-networks")
+        tunneld = start_closed(world, "--exclude-local-networks")
         tunneld.expect("connected")
         assert asked(client, LAN, 7)
         assert asked(client, LAN, 7, socket.SOCK_DGRAM)
@@ -230,7 +233,7 @@ def test_the_tunnels_address_is_nobodys_on_the_link(world: World) -> None:
     plain.expect("connected")
     assert wifi.run(question, check=False).returncode == 0
     assert plain.end() == 0
-    tunneld = start(world)
+    tunneld = start_closed(world)
     tunneld.expect("connected")
     assert wifi.run(question, check=False).returncode != 0
     wifi.ip("route add 10.9.0.2/32 via 10.1.0.2")
@@ -243,7 +246,7 @@ def test_the_tunnels_address_is_nobodys_on_the_link(world: World) -> None:
 
 
 def test_another_mark_takes_rules_and_firewall_along_and_zero_is_refused(world: World) -> None:
-    tunneld = start(world)
+    tunneld = start_closed(world)
     tunneld.expect("connected")
     wg(f"set {world.interface} fwmark 0x1234")
     assert world.ping()
@@ -266,7 +269,7 @@ def test_one_at_a_time_and_without_a_daemon(world: World, tmp_path: Path) -> Non
     assert tunnelctl(client, "killswitch", "on")["kill_switch"] == "blocked"
     with listening(world.routers["wlan0"], 7):
         assert not asked(client, LAN, 7)
-        tunneld = start(world)
+        tunneld = start_closed(world)
         tunneld.expect("taken over")
         tunneld.expect("connected")
         other = tmp_path / f"{world.interface}b.conf"
@@ -298,7 +301,7 @@ def test_one_at_a_time_and_without_a_daemon(world: World, tmp_path: Path) -> Non
 
 
 def test_errors_about_the_outer_flow_come_through(world: World) -> None:
-    tunneld = start(world)
+    tunneld = start_closed(world)
     tunneld.expect("connected")
     world.ping()
     world.routers["wwan0"].ip(f"route replace unreachable {FAR}/32")
@@ -330,7 +333,7 @@ def test_endpoint_names_are_resolved_through_it(world: World) -> None:
     resolv.mkdir(parents=True)
     (resolv / "resolv.conf").write_text("nameserver 10.2.0.1\n")
     try:
-        tunneld = start(world)
+        tunneld = start_closed(world)
         tunneld.expect("connected")
         assert world.ping()
         rules = tunnelctl(world.client, "killswitch", world.interface)["rules"]

@@ -12,9 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.command import Program, tunnelctl
+from tests.netns.command import tunnelctl
 from tests.netns.leaks import SENDERS, Leaks, make_leaks
-from tests.netns.world import FAR, PORT, World, everything_through_the_tunnel, make_world
+from tests.netns.world import (
+    FAR,
+    PORT,
+    everything_through_the_tunnel,
+    make_world,
+    start_closed,
+)
 from tools.netlab import Lab
 from tunnel.policy.killswitch.kernel import WITHOUT
 
@@ -30,10 +36,6 @@ def leaks(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leaks:
     world = make_world(lab, tmp_path)
     everything_through_the_tunnel(world)
     return make_leaks(lab, world)
-
-
-def start(world: World, *arguments: str) -> Program:
-    return world.start("--bind", "cellular", "--include-all-networks", *arguments)
 
 
 def test_the_taps_see_every_sender_while_it_is_open(leaks: Leaks) -> None:
@@ -59,7 +61,7 @@ def test_nothing_leaks_in_any_state(
     cell.run(["nft", "add table inet cut; add chain inet cut f { type filter hook forward priority "
               f"0; }}; add rule inet cut f ip daddr {FAR} udp dport {PORT} drop"])  # fmt: skip
     client.ip("link set wwan0 down")
-    tunneld = start(world, "--lockdown-on-exit")
+    tunneld = start_closed(world, "--lockdown-on-exit")
     tunneld.expect("waiting: no permitted interface")
 
     def state() -> str:
@@ -113,11 +115,11 @@ def test_killed_at_any_moment_it_stays_closed(
     assert sender.stdout.readline() == b"sending\n"
     before = leaks.count()
     for _ in range(rounds):
-        tunneld = start(world)
+        tunneld = start_closed(world)
         time.sleep(dice.uniform(0, 1.2))  # any moment of a start, or after it
         os.kill(tunneld.process.pid, signal.SIGKILL)
         tunneld.wait()
-    tunneld = start(world)
+    tunneld = start_closed(world)
     tunneld.expect("taken over")
     tunneld.expect("connected")
     client.run(["kill", "-HUP", str(tunneld.process.pid)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.implementations import eventually
-from tests.netns.command import BIN, tunnelctl
+from tests.netns.command import tunnelctl
 from tests.netns.conftest import address
 from tests.netns.test_policy_resolver import ZONE, serving
 from tests.netns.world import FAR, INNER, PORT, World, make_world
@@ -213,32 +213,28 @@ def test_a_path_that_does_not_answer_is_not_moved_to(world: World, lost: tuple[s
     assert world.leftovers() == []
 
 
-def control(world: World, *words: str) -> subprocess.CompletedProcess[str]:
-    return world.client.run([str(BIN / "tunnelctl"), *words], check=False)
-
-
 def test_the_policy_of_a_running_tunnel_changes_without_dropping_it(world: World) -> None:
     binding(world, 'bind = "cellular"')
     tunneld = world.start()
     tunneld.expect("connected")
     ping = Pinging(world, 600)
-    done = control(world, "set", world.interface, "--bind", "wifi,cellular")
+    done = world.tunnelctl("set", world.interface, "--bind", "wifi,cellular")
     assert (done.returncode, done.stderr) == (0, "")
     tunneld.expect("moved to wlan0")  # at once, but proven: no dwell for what the user asks for
     # What is not permitted any more is left without a proof.
-    done = control(world, "set", world.interface, "--prohibit", "wifi", "--avoid", "expensive")
+    done = world.tunnelctl("set", world.interface, "--prohibit", "wifi", "--avoid", "expensive")
     assert "wwan0 (cellular" in done.stdout
     before = world.outer("wlan0")
     assert ping.lost() < 10
     assert world.outer("wlan0") == before
     assert used(world) == "wwan0"
-    done = control(world, "set", world.interface, "--bind", "celular")
+    done = world.tunnelctl("set", world.interface, "--bind", "celular")
     assert (done.returncode, "--bind: 'celular' is neither" in done.stderr) == (2, True)
     # A reload brings back what the file says, and may say something new.
     Path(world.config).write_text(Path(world.config).read_text().replace("cellular", "wifi"))
-    assert control(world, "reload", world.interface).returncode == 0
+    assert world.tunnelctl("reload", world.interface).returncode == 0
     assert used(world) == "wlan0"
-    done = control(world, "set", world.interface, "--bind", "")
+    done = world.tunnelctl("set", world.interface, "--bind", "")
     assert "the default route" in done.stdout
     assert world.ping()
     assert not [line for line in tunneld.lines if "reasserting" in line]

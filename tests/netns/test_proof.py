@@ -28,10 +28,6 @@ def explained(world: World, *words: str) -> list[dict[str, Any]]:
     return packets
 
 
-def shown(world: World, *words: str) -> subprocess.CompletedProcess[str]:
-    return world.client.run([str(BIN / "tunnelctl"), *words], check=False)
-
-
 def test_path_shows_every_interface_and_why(world: World) -> None:
     tunneld = world.start("--bind", "cellular")
     tunneld.expect("connected")
@@ -50,7 +46,7 @@ def test_path_shows_every_interface_and_why(world: World) -> None:
     assert cell["gateways"] == ["10.2.0.1", "fd00:2::1"]
     assert (wifi["role"], wifi["reason"]) == ("not used", "is not permitted")
     assert by_name["lo"]["role"] == "not used"
-    text = shown(world, "path", world.interface).stdout
+    text = world.tunnelctl("path", world.interface).stdout
     assert "path: satisfied: wwan0" in text
     assert any("wlan0" in line and "is not permitted" in line for line in text.splitlines())
     assert tunneld.end() == 0
@@ -86,7 +82,7 @@ def test_explain_says_which_way_a_packet_goes_as_the_kernel_does(world: World) -
     assert bound["result"].startswith("has no route on wlan0")
     six, _ = explained(world, "2001:db8::9", world.interface)
     assert six["result"] == f"goes through the tunnel ({world.interface})"
-    text = shown(world, "explain", INNER, world.interface).stdout
+    text = world.tunnelctl("explain", INNER, world.interface).stdout
     assert f"goes through the tunnel ({world.interface})" in text
     assert tunneld.end() == 0
 
@@ -142,7 +138,7 @@ def test_leaktest_tells_a_leak_from_a_stop_and_proves_nothing_without_its_contro
     tunneld = world.start("--bind", "cellular")
     tunneld.expect("connected")
     # Without a firewall, sockets bound to a link and packet sockets get past the tunnel.
-    done = shown(world, "leaktest", world.interface, "--json")
+    done = world.tunnelctl("leaktest", world.interface, "--json")
     assert done.returncode == 1
     report = tunnelctl_report(done)
     assert (report["result"], report["control"]["seen"]) == ("fail", True)
@@ -159,22 +155,22 @@ def test_leaktest_tells_a_leak_from_a_stop_and_proves_nothing_without_its_contro
     # Under the kill switch none gets out, and the tap sees what is permitted.
     tunneld = world.start("--bind", "cellular", "--include-all-networks")
     tunneld.expect("connected")
-    done = shown(world, "leaktest", world.interface, "--json")
+    done = world.tunnelctl("leaktest", world.interface, "--json")
     report = tunnelctl_report(done)
     assert [row for row in report["probes"] if row["outcome"] == "leaked"] == []
     assert (done.returncode, report["result"]) == (0, "pass"), report["reason"]
-    assert "pass: none of" in shown(world, "leaktest", world.interface).stdout
-    assert shown(world, "leaktest", world.interface, "--json").returncode == 0
+    assert "pass: none of" in world.tunnelctl("leaktest", world.interface).stdout
+    assert world.tunnelctl("leaktest", world.interface, "--json").returncode == 0
 
     stats = tunnelctl(world.client, "stats", world.interface)
     met = [rule for rule in stats["rules"] if rule["packets"]]
     assert met
-    assert "kill switch" in shown(world, "stats", world.interface).stdout
+    assert "kill switch" in world.tunnelctl("stats", world.interface).stdout
 
     # What stops the permitted probe as well proves nothing.
     shut = "add table inet shut; add chain inet shut out { type filter hook output priority 0; }; "
     world.client.run(["nft", f"{shut}add rule inet shut out oifname wwan0 drop"])
-    done = shown(world, "leaktest", world.interface, "--json")
+    done = world.tunnelctl("leaktest", world.interface, "--json")
     assert (done.returncode, tunnelctl_report(done)["result"]) == (5, "unproven")
     world.client.run("nft delete table inet shut")
     assert tunneld.end() == 0

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.command import Program, start_tunneld
+from tests.netns.command import BIN, Program, start_tunneld
 from tests.netns.conftest import address
 from tools.netlab import Lab, Namespace
 
@@ -55,6 +55,10 @@ class World:
 
     def start(self, *arguments: str) -> Program:
         return start_tunneld(self.client, "--config", str(self.config), *arguments)
+
+    def tunnelctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run tunnelctl in the client, whatever it answers."""
+        return self.client.run([str(BIN / "tunnelctl"), *words], check=False)
 
     def outer(self, interface: str) -> int:
         """How many of the tunnel's packets the client has sent over an interface."""
@@ -138,6 +142,11 @@ def make_world(lab: Lab, tmp_path: Path) -> World:
         "AllowedIPs = 10.9.0.0/24, fd09::/64\n"
     )
     return World(client, routers, server, interface, config, private["client"], public["server"])
+
+
+def start_closed(world: World, *arguments: str) -> Program:
+    """Start tunneld with the kill switch, on cellular."""
+    return world.start("--bind", "cellular", "--include-all-networks", *arguments)
 
 
 def everything_through_the_tunnel(world: World) -> None:
