@@ -26,7 +26,7 @@ from tests.netns.burst import Burst
 from tests.netns.echo import listening
 from tools.compiled import compiled
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 ROOT = Path(__file__).parent.parent.parent
 ECHO, SINK = 7007, 7009

@@ -24,7 +24,7 @@ from tests.interop.speaker import Speaker
 from tests.netns.burst import Burst
 from tests.netns.flood import Handshakes, Inner, noise
 
-pytestmark = [pytest.mark.root, pytest.mark.datapath]
+pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.datapath]
 
 THIRD = 100_000
 CHUNK = 200  # of each kind, between two looks at the socket's queue

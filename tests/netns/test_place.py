@@ -18,6 +18,7 @@ from tunnel.tun import Tun
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.alone,
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors"),
 ]
 EVERYWHERE = os.sched_getaffinity(0)
