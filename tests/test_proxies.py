@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,19 @@ def test_a_reload_closes_and_opens_and_leaves_the_rest(run: Runner) -> None:
                 await proxies.follow(ProxyConfig(socks5=Place(HOST, port)), network)
             await proxies.aclose()
             assert [await reached(one) for one in ports] == [None] * 3
+
+    run(work())
+
+
+def test_a_udp_port_that_is_taken_is_named_with_the_reason(run: Runner) -> None:
+    async def work() -> None:
+        network: Any = Network()
+        with socket.socket(type=socket.SOCK_DGRAM) as busy:
+            busy.bind((HOST, 0))
+            at = f"{HOST}:{busy.getsockname()[1]}"
+            proxies = Proxies(ProxyConfig(forward=(forward(f"udp:{at}=10.0.0.1:53"),)), LOG)
+            with pytest.raises(TunnelError, match=f"cannot listen on {at}: Address already in use"):
+                await proxies.start(network)
 
     run(work())
 
