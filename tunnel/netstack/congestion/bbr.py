@@ -26,7 +26,6 @@ from tunnel.netstack.congestion.bbrmodel import (
     PACING_GAIN,
     PACING_MARGIN,
     PROBE_AGAIN_GROWTH,
-    PROBE_AGAIN_ROUNDS,
     PROBE_RTT_CWND_GAIN,
     PROBE_RTT_DURATION,
     PROBE_RTT_INTERVAL,
@@ -223,10 +222,8 @@ class BBR(PathModel):
         if not waited:
             if not self._round_start:  # rounds count only as they begin
                 return False
-            rounds = self._rounds_between_probes()
-            if self._max_bw.value >= PROBE_AGAIN_GROWTH * self._bw_before:
-                rounds = min(rounds, PROBE_AGAIN_ROUNDS)
-            if self._rounds_since_probe < rounds:
+            again = self._max_bw.value >= PROBE_AGAIN_GROWTH * self._bw_before
+            if self._rounds_since_probe < self._rounds_between_probes(again=again):
                 return False
         self._start_refill(sample)
         return True
@@ -258,6 +255,7 @@ class BBR(PathModel):
             self._cut_short = False
             self._inflight_long = INFINITE
         self._bw_before = self._max_bw.value
+        self._overflowed = False
         self._bw_short = self._inflight_short = INFINITE
         self._up_rounds = self._up_acked = 0
         self._ack_phase = AckPhase.REFILLING
@@ -302,6 +300,7 @@ class BBR(PathModel):
             target = min(self._bdp(1.0), self.window)
             self._inflight_long = max(sample.tx_in_flight, int(BETA * target))
         if self.state is State.UP:
+            self._overflowed = True
             self._start_down(sample)
 
     def _probe_inflight_upward(self, sample: AckSample) -> None:

@@ -34,6 +34,8 @@ RENO_ROUNDS: Final = 63
 # Beyond the draft: a probe that found this much more is soon followed by another.
 PROBE_AGAIN_GROWTH: Final = 1.1
 PROBE_AGAIN_ROUNDS: Final = 4
+# But where it overflowed the queue, what it found was others': one round for so many segments.
+PROBE_AGAIN_SHARE: Final = 20
 # A flow with little in flight probes more often, after one round for so many segments of it: with
 # one that holds more it would else never be even, since a probe gains each of them the same part.
 PROBE_SHARE: Final = 8

@@ -20,6 +20,8 @@ from tunnel.netstack.congestion.bbrmodel import (
     MIN_PIPE_SEGMENTS,
     PACING_GAIN,
     PACING_MARGIN,
+    PROBE_AGAIN_ROUNDS,
+    PROBE_AGAIN_SHARE,
     PROBE_LEAST_ROUNDS,
     PROBE_SHARE,
     PROBING,
@@ -41,7 +43,7 @@ class PathModel:
         "_bw_latest", "_bw_short", "_cycles", "_extra_acked", "_extra_delivered", "_extra_start",
         "_gain", "_gain_in_round", "_inflight_latest", "_inflight_long", "_inflight_short",
         "_loss_events", "_loss_in_round", "_loss_round", "_loss_round_start", "_marked",
-        "_max_bw", "_next_round", "_prior_window", "_round_start", "_rounds",
+        "_max_bw", "_next_round", "_overflowed", "_prior_window", "_round_start", "_rounds",
         "_rounds_since_probe", "min_rtt", "pacing_rate", "segment_size", "state", "window",
     )  # fmt: skip
 
@@ -61,6 +63,7 @@ class PathModel:
         # rounds
         self._next_round = self._loss_round = 0
         self._rounds = self._rounds_since_probe = 0
+        self._overflowed = False  # so ended the last probe
         self._round_start = self._loss_round_start = self._loss_in_round = False
         self._loss_events = 0
         self._marked = False  # CE in this round
@@ -149,9 +152,14 @@ class PathModel:
         if self._marked:  # what was delivered has the queue in it that the mark complains of
             self._inflight_short = max(min(self._inflight_short, self._bdp(1.0)), self._min_pipe)
 
-    def _rounds_between_probes(self) -> int:
+    def _rounds_between_probes(self, *, again: bool) -> int:
+        """`again`: the last probe found more."""
         segments = min(self._bdp(1.0), self.window) // self.segment_size
-        return min(segments, max(segments // PROBE_SHARE, PROBE_LEAST_ROUNDS), RENO_ROUNDS)
+        rounds = min(segments, max(segments // PROBE_SHARE, PROBE_LEAST_ROUNDS), RENO_ROUNDS)
+        if again:
+            patience = segments // PROBE_AGAIN_SHARE if self._overflowed else 0
+            rounds = min(rounds, max(patience, PROBE_AGAIN_ROUNDS))
+        return rounds
 
     def _start_round(self, delivered: int) -> None:
         self._next_round = delivered
