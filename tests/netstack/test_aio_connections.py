@@ -105,6 +105,27 @@ def test_a_protocol_that_fails_harms_nobody_else(run: Runner) -> None:
     run(work())
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_protocol_that_ends_at_once_hears_of_it_once(run: Runner, end: str) -> None:
+    heard: list[BaseException | None] = []
+
+    class Brief(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            getattr(transport, end)()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            heard.append(exc)
+
+    async def work() -> None:
+        async with two_stacks() as (alice, bob):
+            await bob.start_server(digest, BOB[0], 80)
+            await alice.create_connection(Brief, BOB[0], 80)
+            await settled(alice, bob)
+            assert heard == [None]
+
+    run(work())
+
+
 def test_closing_with_unread_data_resets_the_peer(run: Runner) -> None:
     """RFC 9293, section 3.6.1, as every kernel does it: the peer learns that it was not read."""
 

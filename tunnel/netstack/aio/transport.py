@@ -40,6 +40,7 @@ class TcpTransport(asyncio.Transport):
     __slots__ = (
         "_closing", "_eof_told", "_eof_wanted", "_high", "_lost", "_low", "_net", "_opened",
         "_paused", "_pending", "_pending_bytes", "_protocol", "_reason", "_socket", "_stopped",
+        "_told",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +67,7 @@ class TcpTransport(asyncio.Transport):
         self._eof_told = False
         self._reason: Reason | None = None  # why it is closed on the wire
         self._lost = False
+        self._told = False  # that it is lost, or nobody was there to hear it
         socket.owner = self
 
     def __repr__(self) -> str:
@@ -110,8 +112,9 @@ class TcpTransport(asyncio.Transport):
         self._protocol = protocol
         self._paused = False
         protocol.connection_made(self)
-        if self._lost:  # it ended before anybody could hear of it
+        if self._told:  # it ended before there was anybody to tell
             self._net.loop.call_soon(protocol.connection_lost, self._error())
+        if self._lost:
             return
         if self._socket.connection.readable or self._socket.connection.finished:
             self._net.loop.call_soon(self._resume)
@@ -164,6 +167,7 @@ class TcpTransport(asyncio.Transport):
         self._net.loop.call_soon(self._tell_lost, error)
 
     def _tell_lost(self, error: BaseException | None) -> None:
+        self._told = True
         try:
             if self._protocol is not None:
                 self._protocol.connection_lost(error)
