@@ -52,7 +52,8 @@ class TcpTransport(asyncio.Transport):
         """`opened` hears when the connection stands, and gives it a protocol then or later
         (`begin`), or why it never will.
         """
-        super().__init__()
+        # Nothing of asyncio's own constructor: it makes a dictionary that nobody looks at, and that
+        # the compiled form of this class would never give back.
         self._net = net
         self._socket = socket
         self._protocol: Any = None
