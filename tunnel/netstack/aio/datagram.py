@@ -21,8 +21,7 @@ class UdpTransport(asyncio.DatagramTransport):
     def __init__(
         self, net: StackLoop, socket: UdpSocket, protocol: asyncio.DatagramProtocol
     ) -> None:
-        super().__init__()
-        self._net = net
+        self._net = net  # nothing of asyncio's own constructor, as TcpTransport has it
         self._socket = socket
         self._protocol: Any = protocol
         self._closing = False
