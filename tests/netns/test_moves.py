@@ -111,6 +111,7 @@ def test_wifi_that_returns_fails_and_comes_back_costs_one_move(world: World) -> 
     assert not [line for line in tunneld.lines if "reasserting" in line]
 
 
+@pytest.mark.alone  # a single segment counts
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_tcp_crosses_a_move_without_a_loss(world: World, direction: str) -> None:
     binding(world, 'bind = "wifi,cellular"\ndwell = 0.5\nhold_down = 0')
