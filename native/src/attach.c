@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "engine.h"
 
@@ -42,7 +44,9 @@ void tc_worker_drop_port(tc_worker *worker) {
     engine->port = (tc_link){.fd = -1};
 }
 
-/* What has arrived at the connected socket is taken first: it is about to be closed. */
+/* What has arrived at the connected socket is taken first, and then it is closed at once, by
+ * putting something else in its descriptor's place: what came before its owner closed that would be
+ * lost. */
 static void disconnect(tc_worker *worker, uint32_t path) {
     tc_outer *outer = &worker->outers[path];
     if (outer->connected < 0)
@@ -50,10 +54,15 @@ static void disconnect(tc_worker *worker, uint32_t path) {
     unwatch(worker, outer->connected);
     tc_gather nobody = {0};
     worker->receiver.now = tc_engine_now(worker->engine);
+    int nothing = eventfd(0, EFD_CLOEXEC);
     for (int i = 0; i < LAST_CALLS; i++)
         if (!tc_receiver_batch(&worker->receiver, outer->connected, (uint8_t)path, &outer->to,
                                &nobody))
             break;
+    if (nothing >= 0) {
+        (void)dup3(nothing, outer->connected, O_CLOEXEC);
+        close(nothing);
+    }
     outer->connected = -1;
 }
 
