@@ -122,6 +122,8 @@ def test_every_option_of_the_contract_is_taken() -> None:
         (["--bind", ""], "an empty term"),
         (["a/b"], "IFNAME: 'a/b' is not an interface name"),
         (["sixteen-letters-"], "is not an interface name"),
+        (["--config", "."], "--config: . is a directory; name a file in it"),
+        (["--config", "/etc/.."], "is a directory; name a file in it"),
         (["--config", "/etc/a name.conf"], "from the file's name; give IFNAME as well"),
         (["--config", "x.conf", "--ephemeral-key"], "--ephemeral-key is for a tunnel without"),
     ],
@@ -176,7 +178,8 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
 def test_errors_of_the_file_are_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
         "wg0.conf": ("[Interface]\nMtu = wide\n", "wg0.conf:2"),
-        "wg1.toml": ('[binding]\nbind = "wimax"\n', "'wimax' is neither a type"),
+        "wg1.toml": ('[binding]\nbind = "wimax"\n', "wg1.toml:2: bind: 'wimax' is neither a type"),
+        "wg5.toml": ("[binding]\n\navoid = 5\n", "wg5.toml:3: avoid: '5' is neither a type"),
         "wg2.toml": ('[interfaces.eth0]\ntype = "sheep"\n', "'sheep'"),
         "wg3.ini": ("", "unknown kind of file"),
         "wg4.conf": ("\xff", "is not UTF-8"),

@@ -6,6 +6,7 @@ nothing behind this module knows which file it was.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -73,6 +74,7 @@ class BindingConfig:
     `bind` None means that no restriction was asked for; an empty tuple cannot occur. `policy` names
     a policy of another package (entry point group tunnel.policies). Seconds: `hold_down` and
     `dwell` damp flapping, `grace` is how long the tunnel may be without a path, None for ever.
+    `lines` says where in the file each key is, since its words are judged only at the start.
     """
 
     bind: tuple[str, ...] | None = None
@@ -82,6 +84,7 @@ class BindingConfig:
     hold_down: float = 3.0
     dwell: float = 15.0
     grace: float | None = None
+    lines: Mapping[str, int | None] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

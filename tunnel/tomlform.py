@@ -210,7 +210,9 @@ class _Reader:
     def _binding(self) -> BindingConfig:
         table = self._table("binding")
         self._check_known(("binding",), table, _BINDING)
-        given: dict[str, Any] = {}
+        given: dict[str, Any] = {
+            "lines": {name: self._where("binding", name).line for name in table}
+        }
         for name, value in table.items():
             path = ("binding", name)
             if name in _BINDING_SECONDS:

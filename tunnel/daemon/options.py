@@ -181,6 +181,8 @@ def parse(arguments: Sequence[str]) -> Options | None:
     if values["config"] == "":
         raise UsageError("--config: names no file; write its path")
     config = Path(values["config"]) if values["config"] else None
+    if config is not None and config.name in ("", ".."):
+        raise UsageError(f"--config: {config} is a directory; name a file in it")
     if config is not None and values["ephemeral_key"]:
         raise UsageError("--ephemeral-key is for a tunnel without --config; the file has the key")
     ifname = values["ifname"]

@@ -152,11 +152,10 @@ def make_policy(config: Config, options: Options) -> PathPolicy:
     for name, override in config.interfaces.items():
         if override.type is not None:
             parse_type(override.type, name, where)
-    said = {
-        key: getattr(options, key) is not None or where is None
-        for key in ("bind", "prohibit", "avoid")
-    }
-    return binding_policy(config.binding, {key: None if said[key] else where for key in said})
+    lines = config.binding.lines
+    of_file = [key for key in ("bind", "prohibit", "avoid") if getattr(options, key) is None]
+    places = {key: Where(config.source, lines.get(key)) for key in of_file if config.source}
+    return binding_policy(config.binding, places)
 
 
 def rebound(binding: BindingConfig, request: Mapping[str, Any]) -> BindingConfig:
@@ -179,7 +178,7 @@ def rebound(binding: BindingConfig, request: Mapping[str, Any]) -> BindingConfig
     return replace(binding, **given)
 
 
-def binding_policy(binding: BindingConfig, where: Mapping[str, Where | None]) -> PathPolicy:
+def binding_policy(binding: BindingConfig, where: Mapping[str, Where]) -> PathPolicy:
     """Return the policy of these words; `where` says which file a list comes from, if from one.
 
     Raises UsageError, ConfigError, or TunnelError for a policy that cannot be loaded.
