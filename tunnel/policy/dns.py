@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
+from tunnel.policy.dnsapply import text
 from tunnel.policy.dnsapply.guardedfile import GuardedFile
 from tunnel.settings import Address
 
 _ROOT = Path("/")
 _SERVERS = re.compile(r"^(?:SERVERS|DNS|dns)=(.*)$", re.MULTILINE)
-_NAMESERVER = re.compile(r"^\s*nameserver\s+(\S+)", re.MULTILINE)
 _DOMAINS = re.compile(r"^DOMAINS=(.*)$", re.MULTILINE)
 _SEARCH = re.compile(r"^\s*(?:search|domain)\s+(.*)$", re.MULTILINE)
 _LEASE = re.compile(r"^lease\s*\{(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -58,16 +58,9 @@ def search_domains(name: str, index: int, *, root: Path = _ROOT) -> tuple[str, .
         (_SEARCH, root / "etc/resolv.conf"),
     )
     for pattern, path in places:
-        if found := [word for line in pattern.findall(_text(path)) for word in line.split()]:
+        if found := [word for line in pattern.findall(text.read(path)) for word in line.split()]:
             return tuple(dict.fromkeys(word.rstrip(".").lower() for word in found))
     return ()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
@@ -79,7 +72,7 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _listed(path: Path) -> list[str]:
-    return [word for line in _SERVERS.findall(_text(path)) for word in line.split()]
+    return [word for line in _SERVERS.findall(text.read(path)) for word in line.split()]
 
 
 def _network_manager(root: Path, name: str) -> list[str]:
@@ -95,7 +88,7 @@ def _dhclient(root: Path, name: str) -> list[str]:
     folders = (root / "var/lib/dhcp", root / "var/lib/dhclient", root / "var/lib/NetworkManager")
     for folder in folders:
         for path in _files(folder, "dhclient*.lease*"):
-            for lease in reversed(_LEASE.findall(_text(path))):
+            for lease in reversed(_LEASE.findall(text.read(path))):
                 owner = _LEASE_INTERFACE.search(lease)
                 servers = _LEASE_SERVERS.search(lease)
                 if owner and servers and owner[1] == name:
@@ -109,14 +102,14 @@ def _resolvconf(root: Path, name: str) -> list[str]:
     for folder in ("run/resolvconf/interface", "run/resolvconf/interfaces", "run/resolvconf/keys"):
         for path in _files(root / folder, f"{name}*"):
             if path.name == name or path.name.startswith(f"{name}."):
-                found += _NAMESERVER.findall(_text(path))
+                found += text.nameservers(text.read(path))
     return found
 
 
-def _machines_own(root: Path) -> list[str]:
+def _machines_own(root: Path) -> tuple[str, ...]:
     """Read /etc/resolv.conf; while a tunnel's text is in it, the original that is kept."""
     file = GuardedFile(root / "etc/resolv.conf", state=root / "var/lib/tunneld")
-    return _NAMESERVER.findall(file.original())
+    return text.nameservers(file.original())
 
 
 def _addresses(words: Iterable[str], name: str) -> tuple[Address, ...]:

@@ -52,8 +52,7 @@ DEVICES_MAX: Final = 255
 def render(wanted: Desired, now: float, devices: Sequence[str] = ()) -> Ruleset:
     """Return the firewall of a state that is not OFF.
 
-    `devices` are those whose egress is judged. `now` is on the
-    clock of `wanted`'s times.
+    `devices` are those whose egress is judged. `now` is on the clock of `wanted`'s times.
     """
     inet = Table(
         nfnl.INET,
