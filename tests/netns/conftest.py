@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from tests.netns.world import World, address, everything_through_the_tunnel, make_world
 from tools.netlab import Lab, Namespace
 
 
@@ -54,9 +56,13 @@ def networks(lab: Lab) -> TwoNetworks:
     return TwoNetworks(client, wifi, cell)
 
 
-def address(client: Namespace, name: str, number: int, metric: int) -> None:
-    """Give the client's interface its addresses and default routes, as a DHCP client would."""
-    client.ip(f"addr replace 10.{number}.0.2/24 dev {name}")
-    client.ip(f"-6 addr replace fd00:{number}::2/64 dev {name} nodad")
-    client.ip(f"route replace default via 10.{number}.0.1 dev {name} metric {metric}")
-    client.ip(f"-6 route replace default via fd00:{number}::1 dev {name} metric {metric}")
+@pytest.fixture
+def world(lab: Lab, tmp_path: Path) -> World:
+    return make_world(lab, tmp_path)
+
+
+@pytest.fixture
+def default_routes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the kill switch close it: everything goes by the tunnel, and nobody is here over SSH."""
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    everything_through_the_tunnel(world)

@@ -17,19 +17,12 @@ from tests.netns.world import (
     PORT,
     World,
     everything_through_the_tunnel,
-    make_world,
     wg,
 )
-from tools.netlab import Lab
 
 pytestmark = pytest.mark.root
 
 FAR_AWAY = "198.51.100.7"  # reached only through the tunnel
-
-
-@pytest.fixture
-def world(lab: Lab, tmp_path: Path) -> World:
-    return make_world(lab, tmp_path)
 
 
 def until_it_pings(world: World, target: str = INNER) -> None:

@@ -15,17 +15,10 @@ from tests.netns.world import (
     PORT,
     World,
     everything_through_the_tunnel,
-    make_world,
     wg,
 )
-from tools.netlab import Lab
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def world(lab: Lab, tmp_path: Path) -> World:
-    return make_world(lab, tmp_path)
 
 
 def test_a_reload_changes_what_differs_and_a_bad_file_nothing(world: World) -> None:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.netns.command import tunnelctl
-from tests.netns.world import FAR, INNER, PORT, World, make_world, wg
-from tools.netlab import Lab
+from tests.netns.world import FAR, INNER, PORT, World, wg
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def world(lab: Lab, tmp_path: Path) -> World:
-    return make_world(lab, tmp_path)
 
 
 def sent(world: World, by: str) -> int:

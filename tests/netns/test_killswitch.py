@@ -17,25 +17,15 @@ from tests.netns.echo import asked, listening
 from tests.netns.world import (
     FAR,
     World,
-    everything_through_the_tunnel,
-    make_world,
     start_closed,
     wg,
 )
-from tools.netlab import Lab, Namespace
+from tools.netlab import Namespace
 from tunnel.policy.killswitch.kernel import WITHOUT
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("default_routes")]
 PLAIN = "owner,absent"
 LAN = "10.1.0.1"
-
-
-@pytest.fixture
-def world(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.delenv("SSH_CONNECTION", raising=False)
-    made = make_world(lab, tmp_path)
-    everything_through_the_tunnel(made)
-    return made
 
 
 def tables(space: Namespace) -> list[str]:

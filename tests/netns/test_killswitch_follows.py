@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
 import pytest
 
 from bench.implementations import eventually
 from tests.netns.command import tunnelctl
 from tests.netns.echo import asked, listening
-from tests.netns.world import PORT, World, everything_through_the_tunnel, make_world, wg
+from tests.netns.world import PORT, World, wg
 from tools.netlab import Lab
 
-pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def world(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.delenv("SSH_CONNECTION", raising=False)
-    made = make_world(lab, tmp_path)
-    everything_through_the_tunnel(made)
-    return made
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("default_routes")]
 
 
 def test_it_follows_interfaces_that_are_renamed(world: World) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -17,24 +16,20 @@ from tests.netns.leaks import SENDERS, Leaks, make_leaks
 from tests.netns.world import (
     FAR,
     PORT,
-    everything_through_the_tunnel,
-    make_world,
+    World,
     start_closed,
 )
 from tools.netlab import Lab
 from tunnel.policy.killswitch.kernel import WITHOUT
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("default_routes")]
 ALL = "owner,absent"
 FALLBACKS = ["", ALL, *(pytest.param(some, marks=pytest.mark.long)
                         for some in ("absent", "owner"))]  # fmt: skip
 
 
 @pytest.fixture
-def leaks(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leaks:
-    monkeypatch.delenv("SSH_CONNECTION", raising=False)
-    world = make_world(lab, tmp_path)
-    everything_through_the_tunnel(world)
+def leaks(lab: Lab, world: World) -> Leaks:
     return make_leaks(lab, world)
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.netns.command import BIN, Program, tunnelctl
 from tests.netns.echo import asked, listening
-from tests.netns.world import World, everything_through_the_tunnel, make_world
+from tests.netns.world import World
 from tools.netlab import Lab
 from tunnel.policy.killswitch.kernel import WITHOUT
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("default_routes")]
 PORTAL, PORTAL6 = "198.51.100.1", "2001:db8:5::1"
 MOUNT = "mount -t cgroup2 none /sys/fs/cgroup && "  # in a mount namespace of the command's own
 GROUP = f"tunneld-test-{os.getpid()}"
@@ -27,15 +26,12 @@ BROWSE = (
 
 
 @pytest.fixture
-def world(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(world: World) -> World:
     """A portal behind each link that is asked from an address of that link."""
-    monkeypatch.delenv("SSH_CONNECTION", raising=False)
-    made = make_world(lab, tmp_path)
-    everything_through_the_tunnel(made)
-    for router in made.routers.values():
+    for router in world.routers.values():
         router.ip(f"addr add {PORTAL}/32 dev lo")
         router.ip(f"-6 addr add {PORTAL6}/128 dev lo")
-    return made
+    return world
 
 
 @pytest.fixture

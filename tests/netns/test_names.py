@@ -13,8 +13,7 @@ import pytest
 from bench.implementations import eventually
 from tests.netns.command import start_tunneld, tunnelctl
 from tests.netns.test_policy_resolver import Answer, serving
-from tests.netns.world import FAR, PORT, World, make_world
-from tools.netlab import Lab
+from tests.netns.world import FAR, PORT, World
 
 pytestmark = pytest.mark.root
 
@@ -22,21 +21,20 @@ OTHER = "192.0.2.2"
 
 
 @pytest.fixture
-def world(lab: Lab, tmp_path: Path) -> World:
+def world(world: World) -> World:
     """The usual one; its far end has a second address, and the configuration a name."""
-    made = make_world(lab, tmp_path)
-    lab.namespaces["server"].ip(f"addr add {OTHER}/32 dev lo")
-    for number, router in enumerate(made.routers.values(), start=3):
+    world.server.ip(f"addr add {OTHER}/32 dev lo")
+    for number, router in enumerate(world.routers.values(), start=3):
         router.ip(f"route add {OTHER} via 10.{number}.0.2")
-    made.config = made.config.with_suffix(".toml")
-    made.config.touch(0o600)
-    made.config.write_text(
-        f'[interface]\nprivate_key = "{made.private}"\naddresses = "10.9.0.2/24"\n'
-        f'[[peer]]\npublic_key = "{made.server_public}"\nendpoint = "vpn.example:{PORT}"\n'
+    world.config = world.config.with_suffix(".toml")
+    world.config.touch(0o600)
+    world.config.write_text(
+        f'[interface]\nprivate_key = "{world.private}"\naddresses = "10.9.0.2/24"\n'
+        f'[[peer]]\npublic_key = "{world.server_public}"\nendpoint = "vpn.example:{PORT}"\n'
         'allowed_ips = "10.9.0.0/24"\n[binding]\nbind = "wifi, cellular"\n'
         '[interfaces.wlan0]\ndns = ["10.1.0.1"]\n[interfaces.wwan0]\ndns = ["10.2.0.1"]\n'
     )
-    return made
+    return world
 
 
 def zone(addresses: list[str]) -> Answer:

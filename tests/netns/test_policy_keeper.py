@@ -12,8 +12,8 @@ import pytest
 
 from tests.netns.conftest import FAR, TwoNetworks
 from tests.netns.routes import CELLULAR, FULL, footprint
-from tests.netns.world import World, make_world
-from tools.netlab import Lab, Namespace
+from tests.netns.world import World
+from tools.netlab import Namespace
 from tunnel.errors import TunnelError
 from tunnel.policy.apply import MachineRoutes, remove_left
 from tunnel.policy.binding import BindingPolicy, Term
@@ -301,11 +301,6 @@ def test_what_was_left_closed_stays_until_its_tunnel_is_back(
     with client.entered():
         asyncio.run(main())
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def world(lab: Lab, tmp_path: FilePath) -> World:
-    return make_world(lab, tmp_path)
 
 
 def test_a_running_tunneld_puts_back_and_names(world: World) -> None:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.netns.command import BIN, tunnelctl
-from tests.netns.world import FAR, INNER, PORT, World, everything_through_the_tunnel, make_world
+from tests.netns.world import FAR, INNER, PORT, World, everything_through_the_tunnel
 from tools.netlab import Lab
 
 pytestmark = pytest.mark.root
 
 ELSEWHERE = "203.0.113.9"
-
-
-@pytest.fixture
-def world(lab: Lab, tmp_path: Path) -> World:
-    return make_world(lab, tmp_path)
 
 
 def explained(world: World, *words: str) -> list[dict[str, Any]]:

@@ -17,17 +17,11 @@ from tests.netns.world import (
     PORT,
     World,
     everything_through_the_tunnel,
-    make_world,
     wg,
 )
 from tools.netlab import Lab
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def world(lab: Lab, tmp_path: Path) -> World:
-    return make_world(lab, tmp_path)
 
 
 def test_bound_to_cellular_nothing_leaves_on_wifi(world: World) -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 import pytest
 
 from tests.netns.command import BIN, Program, start_tunneld
-from tests.netns.conftest import address
 from tools.netlab import Lab, Namespace
 
 PORT = 51820
@@ -91,6 +90,14 @@ class World:
         found += map(str, Path("/run/tunneld").glob(f"routes-{inode}-*"))
         mark = self.client.run("sysctl -n net.ipv4.conf.all.src_valid_mark").stdout.strip()
         return found + ([] if mark == "0" else [f"src_valid_mark {mark}"])
+
+
+def address(client: Namespace, name: str, number: int, metric: int) -> None:
+    """Give the client's interface its addresses and default routes, as a DHCP client would."""
+    client.ip(f"addr replace 10.{number}.0.2/24 dev {name}")
+    client.ip(f"-6 addr replace fd00:{number}::2/64 dev {name} nodad")
+    client.ip(f"route replace default via 10.{number}.0.1 dev {name} metric {metric}")
+    client.ip(f"-6 route replace default via fd00:{number}::1 dev {name} metric {metric}")
 
 
 def make_world(lab: Lab, tmp_path: Path) -> World:
