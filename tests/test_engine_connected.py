@@ -141,6 +141,11 @@ def test_what_it_had_received_is_read_before_it_goes(how: str) -> None:
         else:
             lab.engine.detach_outer(0)
         assert [lab.read() for _ in packets] == packets
+        # Nor does it take from the others what comes before its owner closes it.
+        peer.socket.sendto(b"late", one.getsockname())
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.recv(9)
 
 
 def test_what_others_sent_before_it_was_connected_is_theirs() -> None:

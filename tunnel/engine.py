@@ -256,10 +256,7 @@ class Engine:
         check("detach_outer", lib.tc_outer_detach(self._handle, path))
 
     def connect_outer(self, endpoint: Endpoint, fd: int) -> None:
-        """Let what goes to `endpoint` leave by a socket that is connected so; -1: no longer.
-
-        The engine closes the socket when it goes, and leaves an empty descriptor to its owner.
-        """
+        """Let what goes to `endpoint` leave by a socket that is connected so; -1: no longer."""
         _fill_endpoint(self._endpoint, endpoint)
         check("connect_outer", lib.tc_outer_connect(self._handle, self._endpoint, fd))
 

@@ -2,8 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "engine.h"
 
@@ -44,25 +42,30 @@ void tc_worker_drop_port(tc_worker *worker) {
     engine->port = (tc_link){.fd = -1};
 }
 
-/* What has arrived at the connected socket is taken first, and then it is closed at once, by
- * putting something else in its descriptor's place: what came before its owner closed that would be
- * lost. */
+/* Connects a socket to another port of its far end: what comes is for the unconnected ones. */
+static void turn_away(int fd) {
+    struct sockaddr_in6 name; /* the port of a sockaddr_in is in the same place */
+    socklen_t length = sizeof name;
+    if (getpeername(fd, (struct sockaddr *)&name, &length) < 0)
+        return;
+    enum { DISCARD = 9 };
+    name.sin6_port = htons(ntohs(name.sin6_port) != DISCARD ? DISCARD : DISCARD + 1);
+    (void)connect(fd, (struct sockaddr *)&name, length); /* no route: then nothing comes either */
+}
+
+/* What has arrived at the connected socket is taken first: it is about to be closed. */
 static void disconnect(tc_worker *worker, uint32_t path) {
     tc_outer *outer = &worker->outers[path];
     if (outer->connected < 0)
         return;
     unwatch(worker, outer->connected);
+    turn_away(outer->connected);
     tc_gather nobody = {0};
     worker->receiver.now = tc_engine_now(worker->engine);
-    int nothing = eventfd(0, EFD_CLOEXEC);
     for (int i = 0; i < LAST_CALLS; i++)
         if (!tc_receiver_batch(&worker->receiver, outer->connected, (uint8_t)path, &outer->to,
                                &nobody))
             break;
-    if (nothing >= 0) {
-        (void)dup3(nothing, outer->connected, O_CLOEXEC);
-        close(nothing);
-    }
     outer->connected = -1;
 }
 

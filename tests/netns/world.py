@@ -51,6 +51,8 @@ class World:
     config: Path
     private: str
     server_public: str
+    device: str
+    """The far end's."""
 
     def start(self, *arguments: str) -> Program:
         return start_tunneld(self.client, "--config", str(self.config), *arguments)
@@ -68,6 +70,13 @@ class World:
         """Local ends (address%device) of UDP sockets that are connected to the far end."""
         shown = self.client.run(f"ss -Hun state established dst {FAR} dport = :{PORT}").stdout
         return [line.split()[2].rpartition(":")[0] for line in shown.splitlines()]
+
+    def missing(self) -> tuple[int, int]:
+        """Bytes of datagrams that were sent to the far end, and by it, but not taken."""
+        (_, taken, sent), (_, far_taken, far_sent) = (
+            wg(f"show {name} transfer").split() for name in (self.interface, self.device)
+        )
+        return int(sent) - int(far_taken), int(far_sent) - int(taken)
 
     def ping(self, target: str = INNER, *, count: int = 3, check: bool = True) -> bool:
         words = f"ping -c{count} -i0.05 -W2 {target}"
@@ -148,7 +157,9 @@ def make_world(lab: Lab, tmp_path: Path) -> World:
         f"[Peer]\nPublicKey = {public['server']}\nEndpoint = {FAR}:{PORT}\n"
         "AllowedIPs = 10.9.0.0/24, fd09::/64\n"
     )
-    return World(client, routers, server, interface, config, private["client"], public["server"])
+    return World(
+        client, routers, server, interface, config, private["client"], public["server"], device
+    )
 
 
 def start_closed(world: World, *arguments: str) -> Program:
