@@ -63,6 +63,22 @@ def test_the_exemption_for_the_server_is_mark_udp_address_port_and_interface() -
     assert all("iifname" in text and "udp sport" in text for text in inwards)
 
 
+def test_frames_of_ours_are_marked() -> None:
+    found = [text for text in texts(CONNECTED, "frames") if "server" in text]
+    assert len(found) == 2
+    assert all("meta mark 0x00007400 meta protocol" in text for text in found)
+    assert all("meta l4proto udp counter accept" in text for text in found)
+
+
+@pytest.mark.parametrize("chain", ["output", "frames"])
+def test_endpoint_names_are_asked_for_by_us_where_the_resolver_is(chain: str) -> None:
+    found = [text for text in texts(CONNECTED, chain) if "endpoint names" in text]
+    assert len(found) == 2
+    on = 'oifname "wwan0" ' if chain == "output" else ""
+    assert all(text.startswith(f"{on}meta mark 0x00007400 ") for text in found)
+    assert all("ip daddr 10.2.0.1 " in text and " dport 53 counter" in text for text in found)
+
+
 @pytest.mark.parametrize("phase", [Phase.BLOCKED, Phase.CONNECTING, Phase.CONNECTED])
 def test_what_each_state_lets_out(phase: Phase) -> None:
     output = " ".join(texts(replace(CONNECTED, phase=phase), "output"))
@@ -110,6 +126,14 @@ def test_dns_comes_before_the_local_networks(chain: str) -> None:
     assert not any("local network" in rule.label for rule in rules(CONNECTED, chain))
 
 
+@pytest.mark.parametrize("chain", ["output", "forward", "frames"])
+def test_encrypted_lookups_end_as_well(chain: str) -> None:
+    found = " ".join(text for text in texts(EVERYTHING, chain) if "DNS past" in text)
+    for kind, port in product(("udp", "tcp"), (53, 853)):
+        assert f"meta l4proto {kind} {kind} dport {port} counter " in found
+    assert "accept" not in found
+
+
 def test_local_networks_are_private_ones_only() -> None:
     assert all(not n.is_global or n.is_multicast for n in LOCAL)
     public = [ip_address(text) for text in ("198.51.100.7", "100.64.0.1", "8.8.8.8", "2001:db8::1")]
@@ -130,6 +154,37 @@ def test_an_opening_is_for_a_user_or_a_control_group() -> None:
     (frame,) = (t for t in texts(replace(EVERYTHING, portal=portal), "frames") if "portal" in t)
     assert "meta mark 0x000074ff counter accept" in frame
     assert "meta skuid 1000 counter accept" in " ".join(texts(EVERYTHING, "output"))
+
+
+def test_an_opening_is_on_one_interface_and_ends() -> None:
+    for chain in ("output", "frames"):
+        found = [text for text in texts(EVERYTHING, chain) if "portal" in text]
+        assert len(found) == 3  # the user's, and both ways to ask the resolver
+        assert all(text.startswith('oifname "wlan0" timer 2 @timers ') for text in found)
+    (back,) = (text for text in texts(EVERYTHING, "input") if "portal" in text)
+    assert back.startswith('iifname "wlan0" timer 2 @timers ct state established,related counter')
+
+
+@pytest.mark.parametrize("chain", ["input", "output", "forward", "frames"])
+def test_it_opens_unconfirmed_and_only_then(chain: str) -> None:
+    first = texts(EVERYTHING, chain)[0]
+    assert first.startswith("timer 1 != @timers counter accept")
+    assert not any("timer" in text for text in texts(CONNECTED, chain))
+
+
+def test_what_is_for_the_tunnels_address_comes_through_it() -> None:
+    assert [text.partition(" comment")[0] for text in texts(CONNECTED, "raw")] == [
+        f'iifname != "td0" meta nfproto {version} {daddr} fib saddr type != local counter drop'
+        for version, daddr in (("ipv4", "ip daddr 10.9.0.2"), ("ipv6", "ip6 daddr fd09::2"))
+    ]
+
+
+@pytest.mark.parametrize("chain", ["input", "output", "frames"])
+def test_neighbours_are_no_further_than_the_link(chain: str) -> None:
+    found = [text for text in texts(CONNECTED, chain) if "icmpv6 type 13" in text]
+    discovery = [text for text in found if "listener" not in text]
+    assert len(discovery) == 3
+    assert all("ip6 hoplimit 255 " in text for text in discovery)
 
 
 def test_excluded_routes_go_past_but_not_their_resolvers() -> None:
