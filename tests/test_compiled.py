@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -73,6 +74,21 @@ def suffixes(done: subprocess.CompletedProcess[str]) -> set[str]:
     """Return the kinds of files that the modules came from."""
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
+
+
+def test_nothing_that_is_compiled_waits_while_it_handles_an_exception() -> None:
+    """What mypyc makes of it loses the exception, a cancellation too, where it is to go on."""
+    waits = (ast.Await, ast.AsyncWith, ast.AsyncFor, ast.Yield, ast.YieldFrom)
+    found = [
+        f"{name}:{inner.lineno}"
+        for name, path in compiled.modules(ROOT).items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Try)
+        for part in (*node.handlers, *node.finalbody)
+        for inner in ast.walk(part)
+        if isinstance(inner, waits)
+    ]
+    assert not found
 
 
 def test_every_module_is_compiled(copy: Path) -> None:

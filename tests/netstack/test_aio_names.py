@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dns.flags
@@ -13,15 +13,18 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from tests.loops import Runner
+from tests.loops import Runner, until
 from tests.netstack.pairs import BOB, two_stacks
 from tunnel.netstack.aio import NetStack
+from tunnel.netstack.aio.dial import Addresses, Race
 
 DNS = {"dns": [BOB[0]]}
 ZONE = {
     ("both.test.", "A"): [BOB[0]],
     ("both.test.", "AAAA"): [BOB[1]],
     ("four.test.", "A"): [BOB[0]],
+    ("dead.test.", "A"): ["10.7.0.99"],
+    ("dead.test.", "AAAA"): ["fd07::dead"],
     ("dead6.test.", "A"): [BOB[0]],
     ("dead6.test.", "AAAA"): ["fd07::dead"],
     ("alias.test.", "CNAME"): ["four.test."],
@@ -209,6 +212,57 @@ def test_a_dead_address_costs_little(run: Runner) -> None:
             assert len(alice.transports) <= 2
             with pytest.raises(ConnectionRefusedError):
                 await alice.open_connection("both.test", 81)
+
+    run(work())
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_who_gives_up_on_dead_addresses_hears_of_nothing_else(run: Runner, attempts: int) -> None:
+    async def work() -> None:
+        async with two_stacks(**DNS) as (alice, bob):
+            await Server(bob).start()
+            task = asyncio.create_task(alice.open_connection("dead.test", 80))
+            await until(lambda: len(alice.stack.tcp.sockets) == attempts)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: not (alice.stack.tcp.sockets or alice.transports))
+
+    run(work())
+
+
+def test_the_next_attempt_begins_when_it_is_due_and_no_sooner(run: Runner) -> None:
+    async def work() -> None:
+        late: asyncio.Future[Sequence[bytes]] = asyncio.get_running_loop().create_future()
+        began: list[bytes] = []
+        second = asyncio.Event()
+
+        async def known(answer: Sequence[bytes]) -> Sequence[bytes]:
+            return answer
+
+        async def unknown() -> Sequence[bytes]:
+            return await late
+
+        async def attempt(address: bytes) -> str:
+            began.append(address)
+            if len(began) == 3:
+                return "the third"
+            await second.wait()
+            raise OSError("refused")
+
+        six, four = [bytes(16), bytes([1] * 16)], bytes(4)
+        tasks = [asyncio.create_task(known(six)), asyncio.create_task(unknown())]
+        race = Race(Addresses(tasks), attempt, lambda one: None, delay=60.0)
+        running = asyncio.create_task(race.run())
+        await until(lambda: len(began) == 1)
+        late.set_result([four])  # the other family's answer begins no attempt
+        await until(lambda: tasks[1].done())
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert began == six[:1]
+        second.set()  # a failure does
+        assert await running == "the third"
+        assert began == [six[0], four, six[1]]
 
     run(work())
 

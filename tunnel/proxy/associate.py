@@ -81,6 +81,18 @@ class Association:
         name = self._near.get_extra_info("sockname")
         return name[0], name[1]
 
+    async def carry(self, near: str, opened: Callable[[str, int], None]) -> None:
+        """Carry datagrams until cancelled; `opened` hears where they are listened for.
+
+        Raises OSError, as `open`.
+        """
+        place = await self.open(near)
+        try:
+            opened(*place)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self.aclose()
+
     async def aclose(self) -> None:
         """Close all sockets."""
         tasks = [name.task for name in self._names.values() if name.task is not None]

@@ -6,7 +6,6 @@ answered as not supported, fragments of datagrams are dropped, as RFC 1928 secti
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import socket
@@ -108,17 +107,13 @@ class _Client(Guest):
         """Carry datagrams for as long as this connection is open."""
         client = self.transport.get_extra_info("peername")[0]
         near = self.transport.get_extra_info("sockname")[0]
-        association = Association(self.clients.network, client)
         try:
-            place = await association.open(near)
+            await Association(self.clients.network, client).carry(near, self._associated)
         except OSError as error:
             self._refuse(code_for(error))
-            return
-        try:
-            self.transport.write(reply(GRANTED, *place))
-            await asyncio.get_running_loop().create_future()  # until connection_lost cancels it
-        finally:
-            await association.aclose()
+
+    def _associated(self, host: str, port: int) -> None:
+        self.transport.write(reply(GRANTED, host, port))
 
 
 def code_for(error: BaseException) -> int:

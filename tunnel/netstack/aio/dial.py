@@ -96,11 +96,13 @@ class Race(Generic[T]):
         """Return what the first good attempt gave; None when all failed (see `errors`)."""
         answers: asyncio.Task[bool] | None = None
         winner: asyncio.Task[T] | None = None
+        clock = asyncio.get_running_loop().time
+        due = clock()  # when the next attempt may begin beside others
         try:
             while winner is None:
-                address = self._addresses.next()
-                if address is not None:
-                    self._running.add(asyncio.create_task(self._try(address)))
+                if (not self._running or clock() >= due) and self._addresses.left:
+                    self._begin()
+                    due = clock() + self._delay
                 if answers is None and self._addresses.waiting:
                     answers = asyncio.create_task(self._addresses.more())
                 events: set[asyncio.Task[T] | asyncio.Task[bool]] = {*self._running}
@@ -108,19 +110,29 @@ class Race(Generic[T]):
                     events.add(answers)
                 if not events:
                     return None
-                timeout = self._delay if self._addresses.left and self._running else None
+                timeout = max(due - clock(), 0) if self._addresses.left else None
                 done, _ = await asyncio.wait(
                     events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
                 )
                 if answers in done:
                     answers = None
+                failed = len(self.errors)
                 winner = self._look_at(done)
+                if len(self.errors) > failed:
+                    due = clock()
             return winner.result()
-        finally:
+        finally:  # nothing is awaited here: in its compiled form that would lose a cancellation
             if answers is not None:
                 answers.cancel()
             self._addresses.close()
-            await self._stop(winner)
+            for task in self._running:
+                task.cancel()
+                task.add_done_callback(self._too_late)
+
+    def _begin(self) -> None:
+        address = self._addresses.next()
+        assert address is not None
+        self._running.add(asyncio.create_task(self._try(address)))
 
     async def _try(self, address: bytes) -> T:
         return await self._attempt(address)
@@ -138,11 +150,6 @@ class Race(Generic[T]):
                 self._discard(task.result())
         return winner
 
-    async def _stop(self, winner: asyncio.Task[T] | None) -> None:
-        for task in self._running:
-            task.cancel()
-        if self._running:
-            await asyncio.wait(self._running)
-        for task in self._running:
-            if not task.cancelled() and task.exception() is None:
-                self._discard(task.result())
+    def _too_late(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._discard(task.result())
