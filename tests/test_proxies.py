@@ -136,15 +136,52 @@ def test_a_reload_closes_and_opens_and_leaves_the_rest(run: Runner) -> None:
     run(work())
 
 
-def test_a_udp_port_that_is_taken_is_named_with_the_reason(run: Runner) -> None:
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(
+    ("at", "words", "code"),
+    [
+        ("127.0.0.1:{}", "Address already in use; choose another port, or end the program", 1),
+        ("192.0.2.77:{}", "it is no address of this machine; choose one that is", 5),
+    ],
+)
+def test_a_port_that_cannot_be_had_is_told_before_there_is_a_tunnel(
+    protocol: str, at: str, words: str, code: int, run: Runner
+) -> None:
+    async def work() -> None:
+        with socket.socket(
+            type=socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        ) as busy:
+            busy.bind((HOST, 0))
+            if protocol == "tcp":
+                busy.listen()
+            place = at.format(busy.getsockname()[1])
+            other = forward(f"{protocol}:{free_port()}=10.0.0.1:53")
+            way = forward(f"{protocol}:{place}=10.0.0.1:53")
+            proxies = Proxies(ProxyConfig(forward=(other, way)), LOG)
+            with pytest.raises(TunnelError, match=f"cannot listen on {place}: .*{words}") as caught:
+                await proxies.take_ports()
+            assert caught.value.exit_code == code
+            await proxies.aclose()
+            with socket.socket() as again:
+                again.bind((HOST, other.listen.port))  # nothing is kept
+
+    run(work())
+
+
+def test_who_comes_before_the_tunnel_is_up_waits(run: Runner) -> None:
     async def work() -> None:
         network: Any = Network()
-        with socket.socket(type=socket.SOCK_DGRAM) as busy:
-            busy.bind((HOST, 0))
-            at = f"{HOST}:{busy.getsockname()[1]}"
-            proxies = Proxies(ProxyConfig(forward=(forward(f"udp:{at}=10.0.0.1:53"),)), LOG)
-            with pytest.raises(TunnelError, match=f"cannot listen on {at}: Address already in use"):
-                await proxies.start(network)
+        async with echo() as port:
+            way = forward(f"tcp:localhost:{free_port()}=echo.test:{port}")
+            proxies, rival = (Proxies(ProxyConfig(forward=(way,)), LOG) for _ in range(2))
+            await proxies.take_ports()
+            with pytest.raises(TunnelError, match="Address already in use"):
+                await rival.take_ports()
+            early = asyncio.create_task(reached(way.listen.port))
+            await proxies.start(network)
+            assert await early == b"through"
+            await proxies.aclose()
+            assert await reached(way.listen.port) is None
 
     run(work())
 

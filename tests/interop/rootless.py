@@ -58,12 +58,16 @@ class World:
 
     # ---- tunneld ----
 
-    def tunneld(self, *options: str, config: Path | None = None) -> subprocess.Popen[str]:
-        """Start tunneld as nobody, and return once it is ready."""
+    def command(self, *options: str, config: Path | None = None) -> list[str]:
+        """Return what runs tunneld as nobody."""
         environment = ["env", f"XDG_RUNTIME_DIR={self.folder}"]
         command = [*AS_NOBODY, *environment, str(PROGRAMS / "tunneld"), "--userspace"]
+        return [*command, "--config", str(config or self.config), *options]
+
+    def tunneld(self, *options: str, config: Path | None = None) -> subprocess.Popen[str]:
+        """Start tunneld as nobody, and return once it is ready."""
         process = self.near.start(
-            [*command, "--config", str(config or self.config), *options],
+            self.command(*options, config=config),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stderr

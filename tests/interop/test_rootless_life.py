@@ -161,6 +161,18 @@ def test_an_address_that_is_gone_is_told_at_once(world: World, echoing: int) -> 
 # ---- who may, and over what ----
 
 
+def test_a_port_that_is_taken_ends_it_before_anything_is_sent(world: World) -> None:
+    with world.near.entered():
+        busy = socket.create_server(("127.0.0.1", SOCKS))
+    before = world.sent()
+    with busy:
+        done = world.near.run(world.command(*PROXY), check=False)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert "SOCKS5: cannot listen on 127.0.0.1:1080: Address already in use; choose" in line
+    assert world.sent() == before
+
+
 def test_credentials_are_asked_for(world: World) -> None:
     file = world.folder / "credentials"
     file.touch(0o600)

@@ -1,7 +1,8 @@
 """The listeners of one tunneld: proxies and forwards, and services shown inside the tunnel.
 
 What is wanted is a set of values, what is open a table with these as its keys; following another
-configuration closes what is not wanted any more and opens what is not there yet.
+configuration closes what is not wanted any more and opens what is not there yet. The ports of this
+machine are taken before there is a tunnel, those inside it when it is up.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunnel.daemon.proxyplan import credentials
-from tunnel.errors import TunnelError
+from tunnel.errors import MissingFacilityError, PrivilegeError, TunnelError
 from tunnel.places import Forward, Place
 
 if TYPE_CHECKING:
     from tunnel.config import ProxyConfig
+    from tunnel.daemon.ports import OwnPorts
     from tunnel.proxy.capacity import Capacity
     from tunnel.proxy.credentials import Credentials
     from tunnel.proxy.dialer import Dialer
@@ -35,28 +37,52 @@ class _Way:
     forward: Forward | None = None
 
     @property
+    def protocol(self) -> str:
+        """Return tcp or udp."""
+        return "tcp" if self.forward is None else self.forward.protocol
+
+    @property
+    def inside(self) -> bool:
+        """Whether it listens inside the tunnel."""
+        return self.kind == "expose"
+
+    @property
     def port(self) -> tuple[bool, str, int]:
         """Where it listens but for the address: another one there may be in its way."""
-        protocol = "tcp" if self.forward is None else self.forward.protocol
-        return self.kind == "expose", protocol, self.at.port
+        return self.inside, self.protocol, self.at.port
 
     def __str__(self) -> str:
         return self.kind if self.forward is None else f"{self.kind} {self.forward}"
 
 
 class Proxies:
-    """Opens the ways into a tunnel when it is up; close them before it ends."""
+    """Takes the ports of the ways into a tunnel, and opens them when it is up; close them before it
+    ends.
+    """
 
     def __init__(self, proxy: ProxyConfig, log: logging.Logger) -> None:
         self._log = log
         self._wanted = _ways(proxy)
         self._open: dict[_Way, Any] = {}
         self._capacity: Capacity | None = None
+        self._machine: OwnPorts | None = None
 
     @property
     def none_wanted(self) -> bool:
         """Whether nothing is to be opened."""
         return not self._wanted
+
+    async def take_ports(self) -> None:
+        """Take the ports of this machine. Raises TunnelError, which names the one that is not to be
+        had.
+        """
+        for way in self._wanted:
+            if not way.inside:
+                kind = socket.SOCK_STREAM if way.protocol == "tcp" else socket.SOCK_DGRAM
+                try:
+                    await self._own_ports().take(kind, way.at.host, way.at.port)
+                except OSError as error:
+                    raise _refusal(way, error) from error
 
     async def start(self, tunnel: Dialer) -> None:
         """Open all. Raises TunnelError, which names the one that cannot be."""
@@ -78,16 +104,21 @@ class Proxies:
 
     async def _open_all(self, ways: Iterable[_Way], tunnel: Dialer) -> None:
         from tunnel.proxy.capacity import of_process
-        from tunnel.proxy.dialer import Machine
 
-        machine = Machine()
         if self._capacity is None and self._wanted:
             self._capacity = of_process(self._log)
         for way in ways:
             if way not in self._open:
-                inside = way.kind == "expose"
-                near, far = (tunnel, machine) if inside else (machine, tunnel)
+                machine = self._own_ports()
+                near, far = (tunnel, machine) if way.inside else (machine, tunnel)
                 await self._listen(way, _listener(way, far, self._log, self._capacity), near)
+
+    def _own_ports(self) -> OwnPorts:
+        if self._machine is None:
+            from tunnel.daemon.ports import OwnPorts
+
+            self._machine = OwnPorts()
+        return self._machine
 
     async def _close(self, way: _Way) -> None:
         await self._open.pop(way).aclose()
@@ -98,7 +129,7 @@ class Proxies:
         try:
             await listen(network, way.at.host or None, way.at.port)
         except OSError as error:
-            raise TunnelError(f"{way}: cannot listen on {way.at}: {_why(error)}") from error
+            raise _refusal(way, error) from error
         self._open[way] = listener
         self._log.info("%s: listening on %s", way, way.at)
 
@@ -106,6 +137,21 @@ class Proxies:
         """Close all."""
         while self._open:
             await self._open.popitem()[1].aclose()
+        if self._machine is not None:
+            self._machine.let_go()
+
+
+def _refusal(way: _Way, error: OSError) -> TunnelError:
+    """Say that a way cannot be opened."""
+    kind = TunnelError
+    if isinstance(error, socket.gaierror) or error.errno in (
+        errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
+    ):
+        kind = MissingFacilityError
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        kind = PrivilegeError
+    return kind(f"{way}: cannot listen on {way.at}: {_why(error)}")
 
 
 def _why(error: OSError) -> str:

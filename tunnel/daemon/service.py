@@ -178,6 +178,7 @@ class _Service:
         self._listen_to_signals()
         await control.start()
         try:
+            await self.proxies.take_ports()
             self._warn(self.plan.config)
             if self.stopping:
                 return 0

@@ -114,20 +114,7 @@ class Machine:
     ) -> tuple[asyncio.DatagramTransport, Any]:
         """Open a UDP socket."""
         loop = asyncio.get_running_loop()
-        if local_addr is None or remote_addr is not None:
-            return await loop.create_datagram_endpoint(protocol_factory, local_addr, remote_addr)
-        found = await loop.getaddrinfo(*local_addr, type=socket.SOCK_DGRAM)
-        family, _, _, _, place = found[0]
-        bound = socket.socket(family, socket.SOCK_DGRAM)
-        try:  # by ourselves: uvloop does not say why it could not
-            bound.setblocking(False)
-            if family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            bound.bind(place)
-            return await loop.create_datagram_endpoint(protocol_factory, sock=bound)
-        except BaseException:
-            bound.close()
-            raise
+        return await loop.create_datagram_endpoint(protocol_factory, local_addr, remote_addr)
 
     async def lookup(self, host: str, family: int = socket.AF_UNSPEC) -> list[Address]:
         """Resolve a name."""
