@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from tests.loops import Runner, until
 from tests.proxy_world import HOST, LOG, Network, echo, exchange, free_port, port_of
+from tunnel.netstack.aio.names import failure
+from tunnel.netstack.tcpsocket import Place
 from tunnel.proxy import clients
 from tunnel.proxy.credentials import Credentials
 from tunnel.proxy.http import HttpProxy
@@ -204,6 +207,38 @@ def test_what_cannot_be_served(
             assert answer.split()[1] == status
             assert b"Connection: close" in answer
             assert (b"dead.test:80: no answer within 0.2 s\n" in answer) == (status == b"504")
+
+    run(work())
+
+
+class Failing(Network):
+    """A network on which every connection fails in the same way."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    async def create_connection(self, factory: Any, host: str, port: int) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (failure(111, Place(bytes([10, 0, 0, 9]), 81), "cannot connect to"),
+         b"cannot connect to 10.0.0.9 port 81: Connection refused\n"),
+        (failure(101), b"no connection to 10.0.0.9:81: Network is unreachable\n"),
+        (socket.gaierror(-2, "a.test: no such name"), b"a.test: no such name\n"),
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_reached_is_named_once(
+    run: Runner, error: OSError, said: bytes
+) -> None:
+    async def work() -> None:
+        made = HttpProxy(Failing(error), LOG)
+        await made.clients.listen(Network(), HOST, 0)
+        answer = await ask(made, "GET http://10.0.0.9:81/ HTTP/1.1")
+        assert answer.partition(b"\r\n\r\n")[2] == said
+        await made.clients.aclose()
 
     run(work())
 

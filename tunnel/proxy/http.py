@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import os
 from typing import Final
 
 from tunnel.places import Place
@@ -129,8 +130,15 @@ class _Client(Guest):
 
     def failed(self, error: BaseException) -> None:
         status = "504 Gateway Timeout" if isinstance(error, TimeoutError) else "502 Bad Gateway"
-        why = getattr(error, "strerror", None) or error
-        self._refuse(status, f"no connection to {self._place}: {why}")
+        self._refuse(status, self._why(error))
+
+    def _why(self, error: BaseException) -> str:
+        """Say what went wrong, and where, which the network's own words do as a rule."""
+        if isinstance(error, OSError) and error.strerror and error.errno:
+            if error.strerror != os.strerror(error.errno):
+                return error.strerror
+            return f"no connection to {self._place}: {error.strerror}"
+        return f"no connection to {self._place}: {error}"
 
     # ---- a plain request's body ----
 

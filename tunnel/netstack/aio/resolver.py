@@ -106,7 +106,7 @@ class Resolver:
             raise socket.gaierror(
                 socket.EAI_AGAIN, f"cannot look up {name}: the tunnel has no DNS server; set DNS"
             )
-        trouble: object = "no answer"
+        trouble = "no answer"
         for left in reversed(range(ROUNDS)):
             ask = self._ask_server if left else self._over_tcp
             for server in self._net.dns:
@@ -115,13 +115,14 @@ class Resolver:
                     async with asyncio.timeout(TRY_SECONDS):
                         answer = await ask(server, question)
                 except (TimeoutError, OSError, dns.exception.DNSException, EOFError) as error:
-                    trouble = error if str(error) else trouble
+                    trouble = getattr(error, "strerror", None) or str(error) or trouble
                     continue
                 if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                     return answer
                 trouble = dns.rcode.to_text(answer.rcode())
         servers = ", ".join(map(str, self._net.dns))
-        raise socket.gaierror(socket.EAI_AGAIN, f"cannot look up {name} at {servers}: {trouble}")
+        host = name.to_text(omit_final_dot=True)
+        raise socket.gaierror(socket.EAI_AGAIN, f"cannot look up {host} at {servers}: {trouble}")
 
     async def _ask_server(
         self, server: Address, question: dns.message.Message
