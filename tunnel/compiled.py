@@ -10,9 +10,9 @@ are typed throughout, and the build compiles them into one library beside the na
   an edit it is not found, and it cannot be stale. `tools/build` compiles anew.
 
 All modules come from the library or none does: they know each other's memory layout. So a class
-that is compiled has no subclass that is not, and arguments are of the types that they name. Nor does
-anything wait (`await`) while it handles an exception, in `except` or `finally`: what mypyc makes of
-it loses the exception, a cancellation too.
+that is compiled has no subclass that is not, and arguments are of the types that they name. Nor
+does anything wait (`await`) while it handles an exception, in `except` or `finally`: what mypyc
+makes of it loses the exception, a cancellation too.
 """
 
 from __future__ import annotations
