@@ -159,8 +159,9 @@ import signal
 from tools.netlab import Lab
 with Lab() as lab:
     space = lab.namespace("a")
-    space.start(["sh", "-c", "trap 'kill -INT $PPID; exit' TERM; while :; do sleep 0.05; done"])
     print(lab.tag, flush=True)
+    script = "trap 'kill -INT $PPID; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    space.start(["sh", "-c", script])
     signal.pause()
 """
 
@@ -175,6 +176,7 @@ def test_two_interruptions_leave_no_namespace() -> None:
     )
     assert lives.stdout
     tag = lives.stdout.readline().strip()
+    assert lives.stdout.readline() == "ready\n"  # or it would be ended before it interrupts
     assert tag in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
     lives.send_signal(signal.SIGINT)
     lives.communicate(timeout=20)
