@@ -100,6 +100,18 @@ def test_fragments_are_counted_and_dropped_like_what_is_malformed(run: Runner) -
     run(work())
 
 
+def test_a_burst_of_the_client_finds_room(run: Runner) -> None:
+    async def work() -> None:
+        async with association(Names()) as (made, _, far, _):
+            kernel, usual = (
+                one.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+                for one in (made._near, far.transport)
+            )
+            assert kernel > usual
+
+    run(work())
+
+
 def test_a_name_is_asked_for_again_and_keeps_an_address_that_is_still_there(
     run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,12 +17,17 @@ PROTOCOLS: Final = ("tcp", "udp")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A host, by address or name, and a port. IPv6 addresses are printed in brackets."""
+    """A host, by address or name, and a port. IPv6 addresses are printed in brackets.
+
+    Without a host it is a port of all addresses.
+    """
 
     host: str
     port: int
 
     def __str__(self) -> str:
+        if not self.host:
+            return f"port {self.port}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property

@@ -15,7 +15,7 @@ import pytest
 
 from tests.loops import Runner, until
 from tests.netstack.pairs import BOB, two_stacks
-from tunnel.netstack.aio import NetStack
+from tunnel.netstack.aio import NetStack, resolver
 from tunnel.netstack.aio.dial import Addresses, Race
 
 DNS = {"dns": [BOB[0]]}
@@ -42,6 +42,7 @@ class Server(asyncio.DatagramProtocol):
         self.follow = follow
         self.asked: list[tuple[str, str]] = []
         self.over_tcp = 0
+        self.mute = ""  # a kind that it never answers for
         self.mangle: Callable[[bytes], bytes] | None = None
 
     async def start(self) -> None:
@@ -75,6 +76,8 @@ class Server(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         answer = self.answer(data)
+        if answer.question[0].rdtype.name == self.mute:
+            return
         wire = answer.to_wire(max_size=65535)
         if len(wire) > 1232:
             answer.flags |= dns.flags.TC
@@ -178,6 +181,22 @@ def test_a_server_that_is_deaf_to_udp_is_asked_over_tcp(run: Runner) -> None:
             server = Server(bob)
             await bob.start_server(server.serve, BOB[0], 53)
             assert [str(a) for a in await alice.resolve("four.test")] == [BOB[0]]
+
+    run(work())
+
+
+@pytest.mark.parametrize(("mute", "found"), [("AAAA", BOB[0]), ("A", BOB[1])])
+def test_a_family_that_is_never_answered_for_holds_up_nobody(
+    run: Runner, mute: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "TRY_SECONDS", 1000.0)
+
+    async def work() -> None:
+        async with two_stacks(**DNS) as (alice, bob):
+            server = Server(bob)
+            server.mute = mute
+            await server.start()
+            assert [str(a) for a in await alice.resolve("both.test")] == [found]
 
     run(work())
 

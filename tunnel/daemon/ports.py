@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from tunnel.proxy.dialer import BACKLOG, Machine, Server
+from tunnel.proxy.dialer import BACKLOG, Machine, Server, widen
 
 TCP: Final = socket.SOCK_STREAM
 UDP: Final = socket.SOCK_DGRAM
@@ -88,7 +88,9 @@ class OwnPorts(Machine):
             return await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr)
         loop = asyncio.get_running_loop()
         (bound,) = await self._of(UDP, *local_addr)
-        return await loop.create_datagram_endpoint(protocol_factory, sock=bound)
+        made = await loop.create_datagram_endpoint(protocol_factory, sock=bound)
+        widen(made[0])
+        return made
 
 
 def _bound(kind: socket.SocketKind, family: int, place: Any) -> socket.socket:

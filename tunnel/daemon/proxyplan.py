@@ -101,7 +101,7 @@ def _joined(
         for one in some:
             at = (one.protocol, one.listen)
             if at in own:
-                problem = f"{one.protocol} {_shown(one.listen)} is listened on twice"
+                problem = f"{one.protocol} {one.listen} is listened on twice"
                 raise source.error(key, problem, "leave one of the two out")
             own.add(at)
             found[at] = one
@@ -115,10 +115,6 @@ def _refuse_clashes(source: _Source, proxy: ProxyConfig, listening: dict[str, Pl
         if at in taken:
             raise source.error(key, f"{taken[at]} listens on {at} too", "choose another port")
         taken[at] = key
-
-
-def _shown(at: Place) -> str:
-    return str(at) if at.host else f"port {at.port}"
 
 
 def credentials(proxy: ProxyConfig) -> Credentials | None:
@@ -138,6 +134,6 @@ def proxy_lines(proxy: ProxyConfig) -> list[str]:
     return [
         *(f"{what}: on {at}, for {admits}" for what, at in listening if at is not None),
         *(f"forward: {one}, through the tunnel" for one in proxy.forward),
-        *(f"expose: {one.protocol} port {one.listen.port} of the tunnel's addresses to {one.to}"
+        *(f"expose: {one.protocol} {one.listen} of the tunnel's addresses to {one.to}"
           for one in proxy.expose),
     ]  # fmt: skip

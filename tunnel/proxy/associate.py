@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
 from tunnel.errors import TunnelError
-from tunnel.proxy.dialer import Dialer
+from tunnel.proxy.dialer import Dialer, widen
 from tunnel.settings import Address
 
 _IPV4, _NAME, _IPV6 = 1, 3, 4
@@ -78,6 +78,7 @@ class Association:
         except BaseException:
             await self.aclose()
             raise
+        widen(self._near)
         name = self._near.get_extra_info("sockname")
         return name[0], name[1]
 

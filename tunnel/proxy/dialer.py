@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from tunnel.settings import Address
 
 BACKLOG: Final = 1024
+_BURST: Final = 1 << 20
+"""Bytes of datagrams that may wait in the kernel, which allows a fifth of it as a rule."""
 
 
 class Patience(NamedTuple):
@@ -114,10 +116,19 @@ class Machine:
     ) -> tuple[asyncio.DatagramTransport, Any]:
         """Open a UDP socket."""
         loop = asyncio.get_running_loop()
-        return await loop.create_datagram_endpoint(protocol_factory, local_addr, remote_addr)
+        made = await loop.create_datagram_endpoint(protocol_factory, local_addr, remote_addr)
+        widen(made[0])
+        return made
 
     async def lookup(self, host: str, family: int = socket.AF_UNSPEC) -> list[Address]:
         """Resolve a name."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, None, family=family, type=socket.SOCK_DGRAM)
         return [ip_address(str(entry[4][0])) for entry in found]
+
+
+def widen(transport: Any) -> None:
+    """Let as many datagrams wait in a kernel's socket as may: a flow of QUIC comes in bursts."""
+    kernel = transport.get_extra_info("socket")
+    if kernel is not None:  # the stack's has none
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BURST)

@@ -59,8 +59,7 @@ async def resolve(net: NetStack, host: str, family: int = 0) -> list[bytes]:
         return [address]
     addresses = addresses_of(net, host, family)
     try:
-        while await addresses.more():
-            pass
+        await addresses.settle()
     finally:
         addresses.close()
     found: list[bytes] = []

@@ -14,6 +14,9 @@ from typing import Final, Generic, TypeVar
 
 ATTEMPT_DELAY: Final = 0.25
 RESOLUTION_DELAY: Final = 0.05
+SECOND_FAMILY: Final = 0.5
+"""Seconds that those who want all addresses wait for the other family's: some servers never answer
+questions for one."""
 
 T = TypeVar("T")
 Answer = Sequence[bytes]
@@ -40,6 +43,17 @@ class Addresses:
             self._take()
         self._wait_for_six = False
         return True
+
+    async def settle(self) -> None:
+        """Wait for all answers, but for those of the second family not long."""
+        while self._open:
+            seconds = SECOND_FAMILY if self.left else None
+            done, _ = await asyncio.wait(
+                self._open, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            self._take()
+            if not done:
+                break
 
     def _take(self) -> None:
         for task in [task for task in self._open if task.done()]:
