@@ -34,7 +34,7 @@ _ANYTHING: Final = {**_SETTINGS, "ignore_unknown_options": True, "allow_extra_ar
 @click.group(
     context_settings=_SETTINGS,
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong configuration, 4 no privilege, "
-    "5 no tunneld is there, or another thing that it takes.",
+    "5 no tunneld is running, or something else is missing.",
 )
 @click.version_option(package_name="tunneld", prog_name="tunnelctl", message="%(prog)s %(version)s")
 def _group() -> None:
