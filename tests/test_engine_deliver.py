@@ -79,6 +79,7 @@ BAD_HEADER_SUM[10] ^= 1
         ({"opts": b"\1\1\1\1"}, 3),
         ({"ports": (7, 10)}, 3),
         ({"urp": 1}, 3),
+        ({"flags": 0x30}, 3),
         (bytes(BAD_SUM), 3),
         (bytes(BAD_HEADER_SUM), 3),
     ],

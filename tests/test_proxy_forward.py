@@ -41,6 +41,33 @@ def test_tcp(run: Runner) -> None:
     run(work())
 
 
+def test_an_urgent_byte_stays_in_the_stream(run: Runner) -> None:
+    """Of the client's, and of who is called: on a plain socket the kernel takes it out."""
+
+    async def work() -> None:
+        loop, network = asyncio.get_running_loop(), Network()
+        with socket.create_server((HOST, 0)) as origin:
+            origin.setblocking(False)
+            clients = TcpForward(network, Place(HOST, origin.getsockname()[1]), LOG).clients
+            await clients.listen(network, HOST, 0)
+            with socket.create_connection((HOST, port_of(clients))) as near:
+                far, _ = await loop.sock_accept(origin)
+                with far:
+                    for one, other in ((near, far), (far, near)):
+                        one.send(b"plain")
+                        one.send(b"!", socket.MSG_OOB)
+                        one.shutdown(socket.SHUT_WR)
+                        other.setblocking(False)
+                        came = b""
+                        while data := await loop.sock_recv(other, 100):
+                            came += data
+                        assert came == b"plain!"
+        await until(lambda: not clients.capacity.taken)
+        await clients.aclose()
+
+    run(work())
+
+
 def test_a_client_that_does_not_read_cannot_hold_up_the_end(run: Runner) -> None:
     async def work() -> None:
         network, flooded = Network(), asyncio.Event()

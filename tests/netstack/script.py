@@ -1,17 +1,20 @@
 """Scripts of segments in the spirit of packetdrill: one line a moment, time in milliseconds.
 
-    0   connect                     the user: connect, listen, write N, read N, close, abort
+    0   connect                     the user: connect, listen, write N, urgent N (as urgent data),
+                                    read N, close, abort
     0   > S 0 mss 1360              the connection must send this, now
     10  < SA 0 ack 1 win 1000       the peer sends this
     10  > A 1 ack 1
-    10  state ESTABLISHED           also: event ESTABLISHED, event CLOSED RESET, quiet
+    10  state ESTABLISHED           also: event ESTABLISHED, event CLOSED RESET, quiet, left N
+                                    (so many bytes until the urgent data ends)
 
 Positions count from each side's initial sequence number, which are close to the end of the number
-space, so that every script wraps. `1:1001` is a thousand bytes. Flags are S F R P A E C. Fields:
+space, so that every script wraps. `1:1001` is a thousand bytes. Flags are S F R P A U E C. Fields:
 ack, win, mss, ws, sackok, ts VALUE:ECHO, uto, sack LOW-HIGH,..., ce (arrives marked), ect (leaves
-capable), cut (into segments of this size). Of what is sent, fields that a line does not name are
-not looked at; but whatever is sent needs a line, at its exact time. Payload bytes depend on their
-position and are compared. On a SYN `0:100` is the hundred bytes behind it.
+capable), cut (into segments of this size), urg (the urgent pointer; 0 is none). Of what is sent,
+fields that a line does not name are not looked at; but whatever is sent needs a line, at its exact
+time. Payload bytes depend on their position and are compared. On a SYN `0:100` is the hundred bytes
+behind it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ MS = 1_000_000
 START = 1_000 * MS
 ISS, IRS = 0xFFFFFC00, 0xFFFFFE00
 LETTERS = {"S": Flag.SYN, "F": Flag.FIN, "R": Flag.RST, "P": Flag.PSH, "A": Flag.ACK,
-           "E": Flag.ECE, "C": Flag.CWR}  # fmt: skip
+           "U": Flag.URG, "E": Flag.ECE, "C": Flag.CWR}  # fmt: skip
 #: Plain settings, in which a script shows one thing at a time.
 PLAIN = Settings(
     timestamps=False, selective=False, scaling=False, congestion="newreno", pacing=False,
@@ -125,9 +128,10 @@ class Script:
                 connection.close()
             case ["abort"]:
                 connection.abort(self.now)
-            case ["write", count]:
+            case ["write" | "urgent" as how, count]:
                 end = self._written + int(count)
-                assert connection.write(content(self._written, end)) == int(count)
+                data = content(self._written, end)
+                assert connection.write(data, urgent=how == "urgent") == int(count)
                 self._written = end
             case ["read", count]:
                 data = connection.read(int(count))
@@ -138,6 +142,8 @@ class Script:
             case ["event", kind, *reason]:
                 event = Event(EventKind[kind], Reason[reason[0]] if reason else None)
                 assert event in self.events, f"events are {self.events}"
+            case ["left", count]:
+                assert connection.urgent == int(count), f"{connection.urgent} bytes are left"
             case ["quiet"]:
                 self._no_more("quiet")
             case ["<", *fields]:
@@ -147,6 +153,10 @@ class Script:
             case _:
                 raise ValueError(f"no such line: {words}")
         self._collect()
+
+    def arrive(self, text: str) -> None:
+        """Let a segment come, and what follows from it wait for the next line."""
+        self.connection.receive(self._segment(text.split()), self.now)
 
     def _segment(self, fields: list[str]) -> Segment:
         """Read the peer's segment."""
@@ -166,7 +176,7 @@ class Script:
         return Segment(
             80, 1000, wrap(IRS + start), wrap(ISS + int(rest["ack"])) if "ack" in rest else 0,
             flags, int(rest.get("win", "0")), options, content(first, first + end - start),
-            "ce" in rest,
+            "ce" in rest, urgent=int(rest.get("urg", "0")),
         )  # fmt: skip
 
     @staticmethod
@@ -207,6 +217,7 @@ class Script:
         words += [] if options.user_timeout is None else ["uto", str(options.user_timeout)]
         blocks = [f"{wrap(low - IRS)}-{wrap(high - IRS)}" for low, high in options.sack]
         words += ["sack", ",".join(blocks)] if blocks else []
+        words += ["urg", str(one.urgent)]
         return [*words, "cut", str(one.cut)] + (["ect", ""] if one.capable else [])
 
     def describe(self, one: Segment) -> str:

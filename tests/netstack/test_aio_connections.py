@@ -167,6 +167,58 @@ def test_half_close_both_ways(run: Runner) -> None:
     run(work())
 
 
+class Hurried(asyncio.Protocol):
+    """Notes bytes, and where in the stream urgent data is said to end."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        self.reads = reads
+        self.data = b""
+        self.ends: list[int] = []
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        if not self.reads:
+            transport.pause_reading()
+
+    def urgent_received(self, left: int) -> None:
+        self.ends.append(len(self.data) + left)
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        left = self.transport.get_extra_info("urgent")
+        assert left == max(self.ends[-1] - len(self.data), 0)
+
+
+def test_urgent_data_is_announced_before_it_comes(run: Runner) -> None:
+    """Also what waits for room to be sent: more is urgent as more of it leaves."""
+
+    async def work() -> None:
+        async with two_stacks() as (alice, bob):
+            eager, slow = Hurried(), Hurried(reads=False)
+            for port, heard in ((80, eager), (81, slow)):
+                await bob.create_server(lambda heard=heard: heard, BOB[0], port)
+                transport, _ = await alice.create_connection(asyncio.Protocol, BOB[0], port)
+                transport.set_write_buffer_limits(high=len(DATA))
+                transport.write_urgent(b"now")
+                transport.write(b", and then")
+                await until(lambda heard=heard: bool(heard.ends))
+                transport.write_urgent(DATA)
+                transport.write(b"the end")
+                if heard is slow:
+                    assert not slow.data
+                    await until(lambda: slow.ends[-1] > 60_000)
+                    slow.transport.resume_reading()
+                await until(lambda heard=heard: heard.data.endswith(b"the end"))
+                assert heard.data == b"now, and then" + DATA + b"the end"
+                assert heard.ends[0] == 3
+                assert heard.ends == sorted(heard.ends)
+                assert heard.ends[-1] == len(DATA) + 13
+                transport.close()
+            await settled(alice, bob)
+
+    run(work())
+
+
 def test_local_ports_and_addresses(run: Runner) -> None:
     async def work() -> None:
         async with two_stacks() as (alice, bob):

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from tests.netstack.script import OPENED, PLAIN, STATES, Script, play
+from tests.netstack.script import OPENED, STATES, Script, play
 from tests.netstack.simulator import MS, Application, World
 from tunnel.netstack.budget import Pool, RateLimit
 from tunnel.netstack.connection import Connection
@@ -35,7 +35,7 @@ def random_segment(random: Random, near: tuple[int, int]) -> Segment:
     payload = random.randbytes(random.choice((0, 0, 1, 1000, 65_000)))
     return Segment(
         80, 1000, sequence, ack, random.randrange(256), random.choice((0, 1, 500, 65535)),
-        options, payload, random.random() < 0.2,
+        options, payload, random.random() < 0.2, urgent=random.choice((0, 1, 65535)),
     )  # fmt: skip
 
 
@@ -58,6 +58,7 @@ def test_random_segments_in_every_state(name: str) -> None:
             for sent in connection.segments_to_send(now):
                 assert 0 <= sent.window <= 0xFFFF
                 assert 0 <= sent.sequence < 1 << 32
+            assert 0 <= connection.urgent <= (1 << 16) + 65_535 + 65_535
             connection.read(1 << 20)
             connection.take_events()
 
@@ -131,11 +132,3 @@ def test_a_rate_limit_starts_anew_after_its_interval() -> None:
     assert [limit.allows(now) for now in (0, 1, 2, 9, 10, 11, 12)] == [
         True, True, False, False, True, True, False,
     ]  # fmt: skip
-
-
-def test_rfc6191_a_later_syn_may_take_over_time_wait() -> None:
-    script = play(STATES["TIME-WAIT"], PLAIN)
-    later = Segment(80, 1000, (0xFFFFFE00 + 500) & 0xFFFFFFFF, 0, 0x02, 100)
-    assert script.connection.may_be_reused(later)
-    assert not script.connection.may_be_reused(later._replace(sequence=0xFFFFFE00))
-    assert not script.connection.may_be_reused(later._replace(flags=0x10))

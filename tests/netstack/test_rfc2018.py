@@ -19,6 +19,16 @@ SENT = OPENED + "".join(
     for i in range(10)
 )  # fmt: skip
 
+#: Two segments, of which the second leaves again as a probe of the tail.
+PROBED = (
+    OPENED
+    + """
+20    write 2000
+20    > PA 1:2001 ack 1
+40    > PA 1001:2001 ack 1
+"""
+)
+
 # ---- the receiver ----
 
 
@@ -137,10 +147,7 @@ def test_8985_a_retransmission_that_is_lost_again_is_sent_again() -> None:
 
 def test_8985_7_2_a_lost_tail_is_probed_for_after_two_round_trips() -> None:
     """A probe of the last segment; its selective acknowledgment shows the loss before it."""
-    play(OPENED + """
-        20    write 2000
-        20    > PA 1:2001 ack 1
-        40    > PA 1001:2001 ack 1
+    play(PROBED + """
         50    < A 1 ack 1 win 60000 sack 1001-2001
         50    > A 1:1001 ack 1
         60    < A 1 ack 2001 win 60000
@@ -180,15 +187,8 @@ def test_every_state_is_reached_with_the_options_on() -> None:
 
 def window_after(text: str) -> int:
     """Return what a loss-based control has left after a script."""
-    script = play(OPENED + text, replace(SELECTIVE, congestion="cubic"))
+    script = play(text, replace(SELECTIVE, congestion="cubic"))
     return script.connection.sender.recovery.control.window
-
-
-PROBED = """
-20    write 2000
-20    > PA 1:2001 ack 1
-40    > PA 1001:2001 ack 1
-"""
 
 
 def test_8985_7_4_2_a_probe_that_is_a_duplicate_hid_no_loss() -> None:
@@ -212,10 +212,7 @@ def test_8985_7_4_2_a_probe_that_arrived_alone_hid_a_loss() -> None:
 
 
 def test_8985_7_3_one_probe_for_a_tail_then_the_timer() -> None:
-    play(OPENED + """
-        20    write 2000
-        20    > PA 1:2001 ack 1
-        40    > PA 1001:2001 ack 1
+    play(PROBED + """
         240   > A 1:1001 ack 1
     """, SELECTIVE)  # fmt: skip
 

@@ -9,6 +9,13 @@ from tests.netstack.script import OPENED, PLAIN, STATES, play
 # ---- section 3.5: opening ----
 
 
+SYN_WITH_DATA = """
+0    listen
+0    < S 0:100 win 60000 mss 1000
+0    > SA 0 ack 1
+"""
+
+
 def test_3_5_figure_6_active_open() -> None:
     play("""
         0    connect
@@ -60,22 +67,21 @@ def test_3_5_figure_8_an_old_duplicate_syn_in_listen_is_recovered_from() -> None
 
 
 def test_3_5_data_with_the_handshake_ack_is_taken() -> None:
-    play("""
-        0    listen
-        0    < S 0 win 60000 mss 1000
-        0    > SA 0 ack 1
+    play(
+        STATES["SYN-RECEIVED"]
+        + """
         10   < PA 1:101 ack 1 win 60000
         10   > A 1 ack 101
         10   read 100
-    """)
+    """
+    )
 
 
 def test_3_10_7_2_data_on_a_syn_waits_until_established() -> None:
     """Not even acknowledged before: anybody can send a SYN in another's name."""
-    play("""
-        0    listen
-        0    < S 0:100 win 60000 mss 1000
-        0    > SA 0 ack 1
+    play(
+        SYN_WITH_DATA
+        + """
         5    < S 0:100 win 60000 mss 1000
         5    > SA 0 ack 1
         5    read 0
@@ -86,7 +92,8 @@ def test_3_10_7_2_data_on_a_syn_waits_until_established() -> None:
         10   read 100
         20   < PA 101:201 ack 1 win 60000
         20   > A 1 ack 201
-    """)
+    """
+    )
 
 
 def test_3_10_7_2_a_fin_on_a_syn_waits_too() -> None:
@@ -103,10 +110,9 @@ def test_3_10_7_2_a_fin_on_a_syn_waits_too() -> None:
 
 
 def test_3_10_7_2_what_did_not_come_with_a_reset_handshake_is_forgotten() -> None:
-    play("""
-        0    listen
-        0    < S 0:100 win 60000 mss 1000
-        0    > SA 0 ack 1
+    play(
+        SYN_WITH_DATA
+        + """
         5    < R 1
         5    state LISTEN
         10   < S 0 win 60000 mss 1000
@@ -114,7 +120,8 @@ def test_3_10_7_2_what_did_not_come_with_a_reset_handshake_is_forgotten() -> Non
         20   < A 1 ack 1 win 60000
         20   event ESTABLISHED
         20   read 0
-    """)
+    """
+    )
 
 
 def test_3_10_7_3_data_with_a_syn_ack_is_taken_at_once() -> None:
@@ -140,10 +147,7 @@ def test_3_10_7_3_data_with_a_simultaneous_syn_waits() -> None:
 
 
 def test_3_10_7_4_data_on_a_syn_stays_within_the_window() -> None:
-    play("""
-        0    listen
-        0    < S 0:100 win 60000 mss 1000
-        0    > SA 0 ack 1 win 60
+    play(SYN_WITH_DATA + """
         10   < A 1 ack 1 win 60000
         10   > A 1 ack 61 win 0
         10   read 60

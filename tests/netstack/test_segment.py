@@ -33,9 +33,10 @@ def test_options_survive_the_wire(options: Options) -> None:
 
 @pytest.mark.parametrize("options", CASES, ids=str)
 def test_scapy_reads_the_same(options: Options) -> None:
-    packet = TCP(render_header(segment(options)) + b"data")
+    packet = TCP(render_header(segment(options)._replace(urgent=9)) + b"data")
     assert (packet.sport, packet.dport, packet.seq, packet.ack) == (1234, 80, 0xDEADBEEF, 7)
     assert (packet.window, int(packet.flags)) == (512, Flag.ACK | Flag.PSH)
+    assert packet.urgptr == 9
     assert bytes(packet.payload) == b"data"
     said = dict(packet.options)
     assert said.get("MSS") == options.mss
@@ -46,10 +47,11 @@ def test_scapy_reads_the_same(options: Options) -> None:
 
 
 def test_a_whole_segment_survives_the_wire() -> None:
-    sent = segment(CASES[2], b"hello")
-    read = parse(memoryview(render_header(sent) + b"hello"))
-    assert read is not None
-    assert read._replace(payload=bytes(read.payload)) == sent
+    for options in CASES:
+        sent = segment(options, b"hello")._replace(urgent=0xABCD)
+        read = parse(memoryview(render_header(sent) + b"hello"))
+        assert read is not None
+        assert read._replace(payload=bytes(read.payload)) == sent
 
 
 @pytest.mark.parametrize(

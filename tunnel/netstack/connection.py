@@ -12,7 +12,7 @@ from typing import Final
 from tunnel.netstack.endpoint import Event, EventKind, Reason
 from tunnel.netstack.handshake import SMALLEST_SEGMENT, TIMESTAMP_BYTES, Handshake, reset_for
 from tunnel.netstack.rtt import SECOND
-from tunnel.netstack.segment import ACK, CWR, FIN, NO_OPTIONS, PSH, RST, SYN, Segment
+from tunnel.netstack.segment import ACK, CWR, FIN, NO_OPTIONS, PSH, RST, SYN, URG, Segment
 from tunnel.netstack.sequence import unwrap
 from tunnel.netstack.states import MAY_RECEIVE, MAY_WRITE, State, Step
 
@@ -41,14 +41,20 @@ class Connection(Handshake):
         self._passive = True
         self._step(Step.PASSIVE_OPEN)
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
+    def write(self, data: bytes | bytearray | memoryview, *, urgent: bool = False) -> int:
         """Take bytes to send, as many as the buffer has room for; WRITABLE tells of new room.
+
+        `urgent`: the peer's reader is to hurry until it has them (RFC 9293, section 3.8.5). It is
+        told at once, also where its window lets nothing leave; the bytes stay in their place.
 
         Raises BrokenPipeError after close() and on a connection that is closed.
         """
         if self.state not in MAY_WRITE or self._closing:
             raise BrokenPipeError(f"cannot write: the connection is {self.state.value}")
         taken = self.sender.write(data)
+        if urgent and taken:
+            self.sender.buffer.urgent = self.sender.buffer.end
+            self._urgent_untold = True
         self._write_refused |= taken < len(data)
         return taken
 
@@ -64,6 +70,11 @@ class Connection(Handshake):
     def readable(self) -> int:
         """How many bytes `read` could give."""
         return 0 if self.receiver is None else self.receiver.readable
+
+    @property
+    def urgent(self) -> int:
+        """How many bytes are to be read until the urgent data ends, come or not; 0: none waits."""
+        return 0 if self.receiver is None else self.receiver.urgent_left
 
     @property
     def finished(self) -> bool:
@@ -91,7 +102,7 @@ class Connection(Handshake):
         if self.state is State.CLOSED:
             return
         if self.state not in (State.LISTEN, State.SYN_SENT, State.TIME_WAIT):
-            self._outbox.append(self._segment(self.sender.nxt, RST | ACK, now, NO_OPTIONS))
+            self._outbox.append(self._segment(self._bare_position, RST | ACK, now, NO_OPTIONS))
         self._close(Reason.ABORTED)
 
     def take_events(self) -> list[Event]:
@@ -104,18 +115,6 @@ class Connection(Handshake):
         size -= TIMESTAMP_BYTES if self._timestamps else 0
         if size < self.sender.segment:
             self.sender.path_told(max(size, SMALLEST_SEGMENT), self._heard_at)
-
-    def may_be_reused(self, segment: Segment) -> bool:
-        """Whether a SYN may take over this connection in TIME-WAIT (RFC 6191, section 2)."""
-        receiver = self.receiver
-        if self.state is not State.TIME_WAIT or receiver is None or not segment.flags & SYN:
-            return False
-        timestamp = segment.options.timestamp
-        if self._timestamps and timestamp is not None:
-            ahead = unwrap(timestamp[0], self._recent) - self._recent
-            if ahead:
-                return ahead > 0
-        return unwrap(segment.sequence, receiver.nxt) > receiver.nxt
 
     # ---- segments arrive (section 3.10.7) ----
 
@@ -141,7 +140,7 @@ class Connection(Handshake):
         That is payload in order, an acknowledgment of something new, or both, and nothing else to
         say. The same as `_arrive` would do, in one piece (header prediction).
         """
-        _, _, sequence, ack, flags, window, options, payload, congested, _, _ = segment
+        _, _, sequence, ack, flags, window, options, payload, congested, _, _, _ = segment
         receiver, sender = self.receiver, self.sender
         recovery = sender.recovery
         if (
@@ -217,6 +216,7 @@ class Connection(Handshake):
         timestamp = segment.options.timestamp
         if self._timestamps and timestamp is not None and sequence <= receiver.acked:
             self._recent, self._recent_at = timestamp[0], now  # R3 of RFC 7323, section 5.3
+        self._take_urgent(segment, sequence)
         if receiver.edge == receiver.nxt and length:  # a probe of our closed window
             receiver.ack_now = True
             return
@@ -225,7 +225,17 @@ class Connection(Handshake):
     def _take_early(self, early: Segment, now: int) -> None:
         """What came with the SYN (3.10.7.2 and 3.10.7.3), behind which it begins."""
         self._early = None
+        self._take_urgent(early, self._receiver.nxt - 1)
         self._take_text(early, self._receiver.nxt, now)
+
+    def _take_urgent(self, segment: Segment, sequence: int) -> None:
+        """The sixth check."""
+        if (
+            segment.flags & URG
+            and self.state in MAY_RECEIVE
+            and self._receiver.urge(sequence + segment.urgent)
+        ):
+            self._tell_urgent()
 
     def _take_text(self, segment: Segment, sequence: int, now: int) -> None:
         """The seventh and the eighth check."""

@@ -1,4 +1,4 @@
-"""A connection's variables, what it says, and its timers. What it hears is in connection.py.
+"""A connection's variables and what it says. What it hears is in connection.py.
 
 Everything that leaves is made in `segments_to_send`: what the sender lets go, with the newest
 acknowledgment on it, and else an acknowledgment alone where one is due. Resets and challenge ACKs
@@ -9,24 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from tunnel.netstack.budget import Pool, RateLimit
 from tunnel.netstack.congestion import ALGORITHMS, CongestionControl
 from tunnel.netstack.receiver import Receiver
 from tunnel.netstack.rtt import MILLISECOND, SECOND
-from tunnel.netstack.segment import ACK, CWR, ECE, FIN, NO_OPTIONS, PSH, RST, SYN, Options, Segment
+from tunnel.netstack.segment import (
+    ACK,
+    CWR,
+    ECE,
+    FIN,
+    NO_OPTIONS,
+    PSH,
+    RST,
+    SYN,
+    URG,
+    Options,
+    Segment,
+)  # fmt: skip
 from tunnel.netstack.sender import Sender, Unit
 from tunnel.netstack.sequence import unwrap, wrap
 from tunnel.netstack.settings import Settings
-from tunnel.netstack.states import CLOSING_DOWN, State, Step, follow
+from tunnel.netstack.states import State, Step, follow
 
 _make: Final = tuple.__new__  # as in segment.py
 DEFAULT: Final = Settings()
 # An enum's member costs a look-up in its class each time; these are looked at for each segment.
 _CLOSED: Final = State.CLOSED
 _LISTEN: Final = State.LISTEN
-_TIME_WAIT: Final = State.TIME_WAIT
 
 
 class EventKind(Enum):
@@ -36,6 +48,7 @@ class EventKind(Enum):
 
     ESTABLISHED = "established"
     READABLE = "readable"
+    URGENT = "urgent data is on its way, or more of it"
     WRITABLE = "writable"
     FINISHED = "the peer sends no more"
     CLOSED = "closed"
@@ -59,6 +72,7 @@ class Event(NamedTuple):
 
 
 READABLE: Final = Event(EventKind.READABLE)
+_URGENT: Final = Event(EventKind.URGENT)
 _PLAIN: Final = {kind: Event(kind) for kind in EventKind}
 
 
@@ -69,8 +83,8 @@ class Endpoint:
         "_clock_offset", "_closing", "_control", "_early", "_ecn", "_heard_at", "_limit",
         "_opened_at", "_outbox", "_passive", "_pool", "_probes", "_receive_shift", "_recent",
         "_recent_at", "_scaling", "_selective", "_send_shift", "_time_wait_at", "_timestamps",
-        "_write_refused", "events", "iss", "local_port", "receiver", "remote_port", "sender",
-        "settings", "state", "user_timeout",
+        "_urgent_untold", "_write_refused", "events", "iss", "local_port", "receiver",
+        "remote_port", "sender", "settings", "state", "user_timeout",
     )  # fmt: skip
 
     def __init__(
@@ -127,6 +141,7 @@ class Endpoint:
         self._closing = False  # CLOSE came before ESTABLISHED
         self._early: Segment | None = None  # a SYN with data or a FIN, for when we are
         self._write_refused = False
+        self._urgent_untold = False  # nothing has left since the user wrote urgent data
 
     # ---- what is said ----
 
@@ -144,8 +159,13 @@ class Endpoint:
             self._say_what_came(out, now)  # one for each, which data cannot say
         if sender.has_something:
             while (unit := sender.next_unit(now)) is not None:
-                out.append(self._segment_of(unit, now))
+                if unit[0] < sender.buffer.urgent:
+                    self._say_urgent(out, unit, now)
+                else:
+                    out.append(self._segment_of(unit, now))
             sender.prepare(now)
+            if self._urgent_untold and sender.open and receiver is not None:
+                receiver.ack_now = True  # which carries the pointer past a closed window
         if receiver is not None and (
             receiver.ack_now or (receiver.ack_at and now >= receiver.ack_at)
         ):
@@ -153,7 +173,7 @@ class Endpoint:
                 self._say_what_came(out, now)
             else:
                 receiver.acknowledged()
-                out.append(self._segment(sender.recovery.nxt, ACK, now))
+                out.append(self._segment(self._bare_position, ACK, now))
         return out
 
     def _say_what_came(self, out: list[Segment], now: int) -> None:
@@ -164,7 +184,15 @@ class Endpoint:
         copies = 1 if self._selective else max(receiver.duplicate_acks, 1)
         options = self._selecting(now)
         receiver.acknowledged()
-        out += [self._segment(self.sender.nxt, ACK, now, options)] * copies
+        out += [self._segment(self._bare_position, ACK, now, options)] * copies
+
+    @property
+    def _bare_position(self) -> int:
+        """Where a segment without payload stands: it is not heard beyond a window that is closed,
+        where the byte that probed it is.
+        """
+        recovery = self.sender.recovery
+        return recovery.una if recovery.closed else recovery.nxt
 
     def _selecting(self, now: int) -> Options | None:
         """The options with the SACK blocks of what waits for a gap; None where there are none."""
@@ -174,6 +202,16 @@ class Endpoint:
         most = 3 if self._timestamps else 4
         blocks = tuple((wrap(low), wrap(high)) for low, high in receiver.blocks(most))
         return Options(timestamp=self._timestamp(now), sack=blocks)
+
+    def _say_urgent(self, out: list[Segment], unit: Unit, now: int) -> None:
+        """A unit as single segments: the urgent pointer of each is another."""
+        receiver = self.receiver
+        if receiver is not None and receiver.ack_now and receiver.owes_blocks:
+            self._say_what_came(out, now)  # there is no room for blocks beside a full payload
+        start, end, again, cut = unit
+        edges = range(start + cut, min(end, self.sender.buffer.end), cut) if cut else ()
+        for low, high in pairwise((start, *edges, end)):
+            out.append(self._segment_of(Unit(low, high, again, 0), now))
 
     def _segment_of(self, unit: Unit, now: int) -> Segment:
         sender, receiver, buffer = self.sender, self.receiver, self.sender.buffer
@@ -249,11 +287,26 @@ class Endpoint:
             window >>= self._receive_shift
         if window > 0xFFFF:
             window = 0xFFFF
+        urgent = 0
+        if position < self.sender.buffer.urgent:
+            urgent = self._urgent_pointer(position, flags)
+            flags |= URG if urgent else 0
         return _make(
             Segment,
             (self.local_port, self.remote_port, position & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags,
-             window, options, payload, False, capable, cut),
+             window, options, payload, False, capable, cut, urgent),
         )  # fmt: skip
+
+    def _urgent_pointer(self, position: int, flags: int) -> int:
+        """How far behind `position` the urgent data ends, or seems to (MUST-31, MUST-62); 0: none.
+
+        There is none once all of it is acknowledged, and none on a SYN, which has its own numbers.
+        """
+        sender = self.sender
+        if flags & (SYN | RST) or sender.una >= sender.buffer.urgent:
+            return 0
+        self._urgent_untold = False
+        return min(sender.buffer.urgent - position, 0xFFFF)
 
     def _challenge(self, now: int) -> None:
         """Say where we are, at a bounded rate (RFC 5961, section 7)."""
@@ -262,6 +315,11 @@ class Endpoint:
 
     def _acknowledge_at_once(self, now: int) -> None:
         self._say_what_came(self._outbox, now)
+
+    @property
+    def stamps(self) -> tuple[int, int] | None:
+        """TS.Recent, and what our clock is ahead of `now` (ms); None without timestamps."""
+        return (self._recent, self._clock_offset) if self._timestamps else None
 
     def _timestamp(self, now: int) -> tuple[int, int] | None:
         if not self._timestamps:
@@ -299,78 +357,11 @@ class Endpoint:
         if not events or READABLE not in events:
             events.append(READABLE)
 
+    def _tell_urgent(self) -> None:
+        """Before what is readable: who reads at once would else have read past it."""
+        events = self.events
+        if _URGENT not in events:
+            events.insert(events.index(READABLE) if READABLE in events else len(events), _URGENT)
+
     def _wait_out(self, now: int) -> None:
         self._time_wait_at = now + self.settings.time_wait
-
-    # ---- time ----
-
-    def next_deadline(self) -> int | None:
-        """When `handle_timeout` is due (ns); None where nothing is waited for."""
-        state = self.state
-        if state is _CLOSED or state is _LISTEN:
-            return None
-        if state is _TIME_WAIT:
-            return self._time_wait_at
-        sender, receiver = self.sender, self.receiver
-        due = sender.deadline
-        if receiver is not None and receiver.ack_at and (due is None or receiver.ack_at < due):
-            due = receiver.ack_at
-        if sender.recovery.una != sender.recovery.nxt:
-            last = self._give_up_at
-        elif self.settings.keepalive and (at := self._keepalive_at) is not None:
-            last = at
-        else:
-            return due
-        return last if due is None or last < due else due
-
-    @property
-    def _give_up_at(self) -> int:
-        if not self.sender.open:
-            return self._opened_at + self.settings.connect_timeout
-        return self.sender.recovery.progress_at + self.user_timeout
-
-    @property
-    def _keepalive_at(self) -> int | None:
-        settings = self.settings
-        if not settings.keepalive or self.state in CLOSING_DOWN or not self.sender.open:
-            return None
-        return self._heard_at + settings.keepalive + self._probes * settings.keepalive_interval
-
-    def handle_timeout(self, now: int) -> None:
-        """Do what is due by now; `segments_to_send` then has what follows from it."""
-        if self.state in (State.CLOSED, State.LISTEN):
-            return
-        if self.state is State.TIME_WAIT:
-            if now >= self._time_wait_at:
-                self._close(Reason.FINISHED)
-            return
-        if len(self.sender.recovery.flight):
-            if now >= self._give_up_at:
-                if self.sender.open:
-                    reset = self._segment(self.sender.nxt, RST | ACK, now, NO_OPTIONS)
-                    self._outbox.append(reset)
-                self._close(Reason.TIMED_OUT)
-                return
-        elif self._keepalive_at is not None and now >= self._keepalive_at:
-            self._keep_alive(now)
-        self.sender.handle_timeout(now)
-
-    def nudge(self, now: int) -> None:
-        """The path may be another one: send what waits for an answer, or ask for one, now."""
-        recovery = self.sender.recovery
-        recovery.trip.end_back_off()
-        if not self.sender.open:
-            recovery.send_all_again()
-        elif len(recovery.flight):
-            recovery.probe = True
-        elif self.state not in (State.CLOSED, State.TIME_WAIT):
-            self._outbox.append(self._segment(self.sender.nxt - 1, ACK, now))
-
-    def _keep_alive(self, now: int) -> None:
-        """A segment just below the window, which must be answered (RFC 9293, section 3.8.4)."""
-        if self._probes >= self.settings.keepalive_count:
-            self._outbox.append(self._segment(self.sender.nxt, RST | ACK, now, NO_OPTIONS))
-            self._close(Reason.TIMED_OUT)
-            return
-        self._probes += 1
-        self._outbox.append(self._segment(self.sender.nxt - 1, ACK, now))

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Final
 
 from tunnel.netstack.acks import Ack, blocks_of
-from tunnel.netstack.endpoint import Endpoint, EventKind, Reason
+from tunnel.netstack.endpoint import EventKind, Reason
 from tunnel.netstack.receiver import Receiver, kept
 from tunnel.netstack.rtt import SECOND
 from tunnel.netstack.segment import ACK, CWR, ECE, FIN, RST, SYN, Options, Segment
 from tunnel.netstack.sequence import unwrap, wrap
 from tunnel.netstack.states import Step
+from tunnel.netstack.waiting import Waiting
 
 TIMESTAMP_BYTES: Final = 12
 SMALLEST_SEGMENT: Final = 88  # a peer that announces less would make us send headers only
@@ -30,7 +31,7 @@ def reset_for(segment: Segment) -> Segment | None:
     return Segment(*ports, 0, wrap(segment.sequence + segment.length), RST | ACK, 0)
 
 
-class Handshake(Endpoint):
+class Handshake(Waiting):
     """An endpoint that can open."""
 
     __slots__ = ()

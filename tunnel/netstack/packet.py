@@ -35,7 +35,9 @@ def render(route: Route, segment: Segment) -> Outgoing:
 
 def _stamped(route: Route, segment: Segment) -> Outgoing:
     """The same in one piece, for what leaves most."""
-    source, destination, sequence, ack, flags, window, options, payload, _, capable, cut = segment
+    source, destination, sequence, ack, flags, window, options, payload, _, capable, cut, urgent = (
+        segment
+    )
     timestamp = options.timestamp
     assert timestamp is not None
     value, echo = timestamp
@@ -45,6 +47,6 @@ def _stamped(route: Route, segment: Segment) -> Outgoing:
         first, total, _DF, _LEAD, ~total_of(route.sum + first + total + _DF + _LEAD) & 0xFFFF,
         route.source, route.destination,
         source, destination, sequence, ack, STAMPED_OFFSET, flags, window,
-        total_of(route.sum + TCP + total - _IP_LENGTH), 0, STAMP_LEAD, value, echo,
+        total_of(route.sum + TCP + total - _IP_LENGTH), urgent, STAMP_LEAD, value, echo,
     )  # fmt: skip
     return _make(Outgoing, (header, payload, cut, _IP_LENGTH, _CHECKSUM))

@@ -48,7 +48,7 @@ class Receiver:
         "_budget", "_capacity", "_carried", "_duplicate", "_most", "_newest", "_offset",
         "_patience", "_pieces", "_quick", "_ranges", "_read_bytes", "_ready", "_round_at",
         "_round_bytes", "_step", "ack_at", "ack_now", "acked", "duplicate_acks", "echo_congestion",
-        "edge", "fin", "nxt", "readable", "segment",
+        "edge", "fin", "nxt", "readable", "segment", "urgent",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +65,7 @@ class Receiver:
         self.edge = self.nxt  # the right edge of the window as the peer knows it
         self.duplicate_acks = 0  # owed at once, one for each segment out of order
         self.readable = 0  # bytes in order that wait for the reader
+        self.urgent = self.nxt  # RCV.UP: the position behind the urgent data
         self._capacity = capacity
         self._step = min(segment, capacity // 2)  # smaller steps of the edge are silly
         self._most = most
@@ -181,6 +182,24 @@ class Receiver:
             return False
         self.nxt += 1
         return True
+
+    def urge(self, position: int) -> bool:
+        """Take an urgent pointer; return whether it tells of urgent data not yet known.
+
+        It never goes back, whatever comes (RFC 9293, section 3.8.5).
+        """
+        if position <= self.urgent:
+            return False
+        self.urgent = position
+        return self.urgent_left > 0
+
+    @property
+    def urgent_left(self) -> int:
+        """How many bytes the reader has still to take until the urgent data ends."""
+        end, came = self.urgent, self.nxt
+        if self.fin is not None:  # behind it nothing can be urgent
+            end, came = min(end, self.fin), min(came, self.fin)
+        return max(end - came + self.readable, 0)
 
     # ---- what is said ----
 

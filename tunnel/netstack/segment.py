@@ -110,7 +110,8 @@ class Segment(NamedTuple):
     """One segment, or one unit of equal segments.
 
     `congested` tells that the IP header carried CE; `capable` that it is to carry ECT(0). `cut` is
-    the payload of each segment that a unit is to be cut into; with 0 it leaves whole.
+    the payload of each segment that a unit is to be cut into; with 0 it leaves whole. `urgent` is
+    the urgent pointer: with URG, how far behind `sequence` the urgent data ends.
     `payload` of a received one may be kept where it is read-only: whoever hands it in does not
     reuse that memory. A writable one is copied.
     """
@@ -126,6 +127,7 @@ class Segment(NamedTuple):
     congested: bool = False
     capable: bool = False
     cut: int = 0
+    urgent: int = 0
 
     @property
     def length(self) -> int:
@@ -137,7 +139,7 @@ def parse(data: memoryview, *, congested: bool = False) -> Segment | None:
     """Read a TCP header and its payload; None when it is malformed. Checksums come verified."""
     size = len(data)
     if size >= _STAMPED_BYTES:
-        source, destination, sequence, ack, offset, flags, window, _, lead, value, echo = (
+        source, destination, sequence, ack, offset, flags, window, sums, lead, value, echo = (
             _STAMPED.unpack_from(data)
         )
         if lead == STAMP_LEAD and offset & 0xF0 == 0x80:
@@ -145,18 +147,19 @@ def parse(data: memoryview, *, congested: bool = False) -> Segment | None:
             return _make(
                 Segment,
                 (source, destination, sequence, ack, flags, window, options,
-                 data[_STAMPED_BYTES:], congested, False, 0),
+                 data[_STAMPED_BYTES:], congested, False, 0, sums & 0xFFFF),
             )  # fmt: skip
     if size < HEADER_BYTES:
         return None
-    source, destination, sequence, ack, offset, flags, window, _, _ = _HEADER.unpack_from(data)
+    source, destination, sequence, ack, offset, flags, window, _, urgent = _HEADER.unpack_from(data)
     header = (offset >> 4) * 4
     if header < HEADER_BYTES or header > size:
         return None
     options = NO_OPTIONS if header == HEADER_BYTES else parse_options(data[HEADER_BYTES:header])
     return Segment(
-        source, destination, sequence, ack, flags, window, options, data[header:], congested
-    )
+        source, destination, sequence, ack, flags, window, options, data[header:], congested,
+        urgent=urgent,
+    )  # fmt: skip
 
 
 def parse_options(data: memoryview | bytes) -> Options:
@@ -208,16 +211,17 @@ def is_stamped(options: Options) -> bool:
 
 def render_header(segment: Segment) -> bytes:
     """Return the TCP header with its options; the checksum is left to the native core."""
-    source, destination, sequence, ack, flags, window, options, _, _, _, _ = segment
+    source, destination, sequence, ack, flags, window, options, _, _, _, _, urgent = segment
     if options is NO_OPTIONS:
-        return _HEADER.pack(source, destination, sequence, ack, 0x50, flags, window, 0, 0)
+        return _HEADER.pack(source, destination, sequence, ack, 0x50, flags, window, 0, urgent)
     timestamp = options.timestamp
     if timestamp is not None and is_stamped(options):
         value, echo = timestamp
         return _STAMPED.pack(
-            source, destination, sequence, ack, STAMPED_OFFSET, flags, window, 0, STAMP_LEAD, value,
-            echo,
+            source, destination, sequence, ack, STAMPED_OFFSET, flags, window, urgent, STAMP_LEAD,
+            value, echo,
         )  # fmt: skip
     rendered = options.render()
     offset = (HEADER_BYTES + len(rendered)) // 4 << 4
-    return _HEADER.pack(source, destination, sequence, ack, offset, flags, window, 0, 0) + rendered
+    header = source, destination, sequence, ack, offset, flags, window, 0, urgent
+    return _HEADER.pack(*header) + rendered

@@ -16,7 +16,7 @@ _CHUNK: Final = 65_536  # until a chunk holds this many
 class SendBuffer:
     """Bytes from `start` on, in unwrapped sequence positions."""
 
-    __slots__ = ("_chunks", "_starts", "end", "limit", "start")
+    __slots__ = ("_chunks", "_starts", "end", "limit", "start", "urgent")
 
     def __init__(self, start: int, limit: int) -> None:
         self._chunks: list[memoryview | bytearray] = []  # a bytearray is still being filled
@@ -24,6 +24,7 @@ class SendBuffer:
         self.start = start
         self.end = start  # one past the last byte written
         self.limit = limit
+        self.urgent = 0  # SND.UP: the position behind the last urgent byte; 0 while there was none
 
     @property
     def room(self) -> int:

@@ -302,7 +302,8 @@ class Sender:
         if length <= 0:
             return 0
         if length == available:
-            return length if self._may_send_short() else 0
+            waits = self.corked or len(self.recovery.flight)
+            return length if self._eager or not waits else 0
         if usable <= length and 2 * length >= self.largest_window:
             return length
         return 0
@@ -315,15 +316,13 @@ class Sender:
     def _whole(self, length: int) -> int:
         """Everything that is there; the short rest too only where Nagle agrees."""
         rest = length % self.segment
-        eager = self.fin is not None or (self.nodelay and not self.corked)
-        return length if not rest or eager else length - rest
+        return length if not rest or self._eager else length - rest
 
-    def _may_send_short(self) -> bool:
-        if self.fin is not None:
-            return True
-        if self.corked:
-            return False
-        return self.nodelay or not len(self.recovery.flight)
+    @property
+    def _eager(self) -> bool:
+        """Whether nothing waits for more: neither a FIN nor urgent data does."""
+        hurried = self.fin is not None or self.buffer.urgent > self.recovery.nxt
+        return hurried or (self.nodelay and not self.corked)
 
     def _new_unit(self, length: int, now: int) -> Unit:
         recovery = self.recovery

@@ -78,9 +78,9 @@ class TcpSocket:
         """The peer's end."""
         return Place(self.route.destination, self.remote_port)
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
+    def write(self, data: bytes | bytearray | memoryview, *, urgent: bool = False) -> int:
         """Take bytes to send, as many as there is room for (`Connection.write`)."""
-        taken = self.connection.write(data)
+        taken = self.connection.write(data, urgent=urgent)
         self._layer.touch(self)
         return taken
 

@@ -14,7 +14,7 @@ from tunnel.netstack.connection import Connection
 from tunnel.netstack.ip import Route
 from tunnel.netstack.rtt import MILLISECOND, SECOND
 from tunnel.netstack.segment import ACK, FIN, NO_OPTIONS, RST, SYN, Options, Segment
-from tunnel.netstack.sequence import unwrap
+from tunnel.netstack.sequence import unwrap, wrap
 
 MOST: Final = 16_384
 _REUSE_AFTER: Final = 1 * SECOND  # a timestamp of ours is a later one for certain
@@ -58,13 +58,14 @@ class Remnant(NamedTuple):
 def remnant_of(connection: Connection, route: Route, now: int) -> Remnant:
     """Return what is left of a connection that has come to TIME-WAIT."""
     receiver = connection.receiver
+    recent, clock_offset = connection.stamps or (None, 0)
     return Remnant(
         route,
         (connection.local_port, connection.remote_port),
-        connection.sender.nxt & 0xFFFFFFFF,
-        0 if receiver is None else receiver.nxt & 0xFFFFFFFF,
-        connection._recent if connection._timestamps else None,
-        connection._clock_offset,
+        wrap(connection.sender.nxt),
+        0 if receiver is None else wrap(receiver.nxt),
+        recent,
+        clock_offset,
         0 if receiver is None else min(max(receiver.edge - receiver.nxt, 0), 0xFFFF),
         now,
         now + connection.settings.time_wait,

@@ -85,6 +85,13 @@ class Dialer(Protocol):
         ...
 
 
+def _keep_urgent(kernel: Any) -> None:
+    """Leave an urgent byte in its place in the stream: the kernel takes it out else, and as event
+    loops never ask for it, it would be lost. What a listening socket accepts is set likewise.
+    """
+    kernel.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
 class Machine:
     """The machine's own network, by the running event loop."""
 
@@ -93,7 +100,9 @@ class Machine:
     ) -> tuple[Any, Any]:
         """Connect to an address or a name, with a protocol."""
         loop = asyncio.get_running_loop()
-        return await loop.create_connection(protocol_factory, host, port)
+        transport, protocol = await loop.create_connection(protocol_factory, host, port)
+        _keep_urgent(transport.get_extra_info("socket"))
+        return transport, protocol
 
     def begin_connection(
         self, opened: Opened, host: str, port: int, patience: Patience
@@ -106,7 +115,10 @@ class Machine:
     ) -> Server:
         """Listen, with a protocol for each client."""
         loop = asyncio.get_running_loop()
-        return await loop.create_server(protocol_factory, host, port, backlog=BACKLOG)
+        server = await loop.create_server(protocol_factory, host, port, backlog=BACKLOG)
+        for kernel in server.sockets:
+            _keep_urgent(kernel)
+        return server
 
     async def create_datagram_endpoint(
         self,

@@ -28,6 +28,7 @@ LEAST_REFUSAL: Final = 64 * 1024  # a mark below it, as of set_write_buffer_limi
 _ESTABLISHED: Final = EventKind.ESTABLISHED
 _READABLE: Final = EventKind.READABLE
 _WRITABLE: Final = EventKind.WRITABLE
+_URGENT: Final = EventKind.URGENT
 _FINISHED: Final = EventKind.FINISHED
 
 
@@ -39,8 +40,8 @@ class TcpTransport(asyncio.Transport):
 
     __slots__ = (
         "_closing", "_eof_told", "_eof_wanted", "_high", "_lost", "_low", "_net", "_opened",
-        "_paused", "_pending", "_pending_bytes", "_protocol", "_reason", "_socket", "_stopped",
-        "_told",
+        "_paused", "_pending", "_pending_bytes", "_pending_urgent", "_protocol", "_reason",
+        "_socket", "_stopped", "_told", "_urgent_unheard",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,7 @@ class TcpTransport(asyncio.Transport):
         self._opened = opened
         self._pending: deque[memoryview] = deque()
         self._pending_bytes = 0
+        self._pending_urgent = 0  # how many of them until the last urgent one
         self._low, self._high = HIGH_WATER // 4, HIGH_WATER
         self._paused = True  # for reading: by the protocol, and until there is one
         self._stopped = False  # the protocol was told to stop writing
@@ -69,6 +71,7 @@ class TcpTransport(asyncio.Transport):
         self._reason: Reason | None = None  # why it is closed on the wire
         self._lost = False
         self._told = False  # that it is lost, or nobody was there to hear it
+        self._urgent_unheard = False  # urgent data was announced before there was a protocol
         socket.owner = self
 
     def __repr__(self) -> str:
@@ -79,7 +82,8 @@ class TcpTransport(asyncio.Transport):
         """Return `peername`, `sockname`; there is no kernel socket.
 
         And `unit`: how many bytes leave at once at most. Who writes so many at a time, read-only
-        and not to be changed, has them sent from where they lie.
+        and not to be changed, has them sent from where they lie. `urgent`: how many bytes are
+        still to come to the protocol until the end of what the peer sent as urgent.
         """
         if name == "peername":
             return spelt(self._socket.remote)
@@ -87,6 +91,8 @@ class TcpTransport(asyncio.Transport):
             return spelt(self._socket.local)
         if name == "unit":
             return self._socket.connection.sender.unit
+        if name == "urgent":
+            return self._socket.connection.urgent
         return default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -113,6 +119,8 @@ class TcpTransport(asyncio.Transport):
         self._protocol = protocol
         self._paused = False
         protocol.connection_made(self)
+        if self._urgent_unheard:
+            self._tell_urgent()
         if self._told:  # it ended before there was anybody to tell
             self._net.loop.call_soon(protocol.connection_lost, self._error())
         if self._lost:
@@ -127,6 +135,8 @@ class TcpTransport(asyncio.Transport):
             self._read()
         elif kind is _WRITABLE:
             self._push()
+        elif kind is _URGENT:
+            self._tell_urgent()
         elif kind is _ESTABLISHED:
             opened, self._opened = self._opened, None
             if opened is not None:
@@ -177,6 +187,14 @@ class TcpTransport(asyncio.Transport):
             self._net.forget(self)
 
     # ---- reading ----
+
+    def _tell_urgent(self) -> None:
+        """A protocol that has `urgent_received(left)` hears of urgent data before it comes."""
+        self._urgent_unheard = self._protocol is None
+        left = self._socket.connection.urgent
+        hear = getattr(self._protocol, "urgent_received", None)
+        if left and hear is not None and not self._closing:
+            hear(left)
 
     def _read(self) -> None:
         socket, protocol = self._socket, self._protocol
@@ -229,6 +247,16 @@ class TcpTransport(asyncio.Transport):
 
         Raises BufferError while more than the high-water mark waits already: drain first.
         """
+        self._write(data, urgent=False)
+
+    def write_urgent(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        """Write in place, and tell the peer at once to hurry until it has read this (`write`).
+
+        RFC 9293, section 3.8.5; new protocols should not need it (SHLD-13).
+        """
+        self._write(data, urgent=True)
+
+    def _write(self, data: bytes | bytearray | memoryview[Any], *, urgent: bool) -> None:
         if self._eof_wanted:
             raise RuntimeError("cannot write after write_eof()")
         if self._closing:
@@ -238,7 +266,7 @@ class TcpTransport(asyncio.Transport):
         taken = 0
         if not waiting:
             try:
-                taken = self._socket.write(data)
+                taken = self._socket.write(data, urgent=urgent)
             except BrokenPipeError:
                 return  # the reason is on its way to connection_lost
             self._net.wake()
@@ -249,6 +277,8 @@ class TcpTransport(asyncio.Transport):
             rest = memoryview(bytes(rest))
         self._pending.append(rest)
         self._pending_bytes += len(rest)
+        if urgent:
+            self._pending_urgent = self._pending_bytes
         if self._pending_bytes > self._high and not self._stopped:
             self._stopped = True
             self._protocol.pause_writing()
@@ -270,10 +300,11 @@ class TcpTransport(asyncio.Transport):
         while self._pending:
             head = self._pending.popleft()
             try:
-                taken = self._socket.write(head)
+                taken = self._socket.write(head, urgent=self._pending_urgent > 0)
             except BrokenPipeError:
                 return
             self._pending_bytes -= taken
+            self._pending_urgent = max(self._pending_urgent - taken, 0)
             if taken < len(head):
                 self._pending.appendleft(head[taken:])
                 break
