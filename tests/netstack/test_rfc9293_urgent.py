@@ -162,8 +162,8 @@ def test_what_has_been_read_cannot_become_urgent() -> None:
 
 def test_without_the_flag_a_pointer_means_nothing() -> None:
     script = play(OPENED + """
-        20    < PA 1:101 ack 1 win 60000 urg 80
-        20    > A 1 ack 101
+        20    < PA 101:201 ack 1 win 60000 urg 80
+        20    > A 1 ack 1
         20    left 0
     """)  # fmt: skip
     assert told(script) == 0
@@ -312,6 +312,17 @@ def test_a_closed_window_keeps_the_pointer_back_no_longer_than_others_the_data()
     """)  # fmt: skip
 
 
+def test_a_reset_has_no_pointer() -> None:
+    """And it stands where the peer expects it, not behind what a closed window refused."""
+    play(CLOSED + """
+        40    urgent 5
+        40    > AU 1001 ack 1 urg 5
+        240   > AU 1001:1002 ack 1 urg 5
+        250   abort
+        250   > RA 1001 ack 1 urg 0
+    """)  # fmt: skip
+
+
 def test_a_congestion_window_does_not_keep_the_pointer_back() -> None:
     play(OPENED + """
         20    write 10000
@@ -338,10 +349,11 @@ def test_blocks_that_are_owed_leave_before_it() -> None:
 def test_what_is_urgent_before_the_connection_stands_is_not_on_the_syn() -> None:
     play("""
         0     connect
-        0     urgent 10
         0     > S 0 urg 0
-        10    < SA 0 ack 1 win 60000 mss 1000
-        10    > PAU 1:11 ack 1 urg 10
+        0     urgent 10
+        1000  > S 0 urg 0
+        1010  < SA 0 ack 1 win 60000 mss 1000
+        1010  > PAU 1:11 ack 1 urg 10
     """)
 
 

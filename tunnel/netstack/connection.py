@@ -229,12 +229,8 @@ class Connection(Handshake):
         self._take_text(early, self._receiver.nxt, now)
 
     def _take_urgent(self, segment: Segment, sequence: int) -> None:
-        """The sixth check."""
-        if (
-            segment.flags & URG
-            and self.state in MAY_RECEIVE
-            and self._receiver.urge(sequence + segment.urgent)
-        ):
+        """The sixth check; behind a FIN nothing is urgent, so in no state but the right ones."""
+        if segment.flags & URG and self._receiver.urge(sequence + segment.urgent):
             self._tell_urgent()
 
     def _take_text(self, segment: Segment, sequence: int, now: int) -> None:
