@@ -199,10 +199,35 @@ def test_policies_combine_all_must_agree_and_the_last_one_orders() -> None:
     assert Combined((policy(), cheapest)).decide(ALL).bound
 
 
-def test_what_a_policy_makes_up_is_not_used() -> None:
-    class Liar(Cheapest):
-        def decide(self, interfaces: Sequence[Interface]) -> Path:
-            made_up = (interface("wlan9", 99, InterfaceType.WIFI),)
-            return Path(PathStatus.SATISFIED, "trust me", made_up, True)
+class Firm(Cheapest):
+    """Chooses the same ones whatever it is given, and binds nothing."""
 
-    assert Combined((Liar(), policy("wifi"))).decide(ALL).interfaces == ()
+    def __init__(self, *chosen: Interface) -> None:
+        self.chosen = chosen
+
+    def decide(self, interfaces: Sequence[Interface]) -> Path:
+        return Path(PathStatus.SATISFIED, "trust me", self.chosen, False)
+
+    def __str__(self) -> str:
+        return "mine"
+
+
+def test_one_that_binds_is_enough() -> None:
+    for both in ((policy("wifi"), Firm(WLAN)), (Firm(WLAN), policy("wifi"))):
+        path = Combined(both).decide(ALL)
+        assert (path.interfaces, path.bound) == ((WLAN,), True)
+
+
+@pytest.mark.parametrize("chosen", [interface("wlan9", 99, InterfaceType.WIFI), ETH])
+def test_what_was_not_given_to_a_policy_is_not_used(chosen: Interface) -> None:
+    path = Combined((policy("wifi"), Firm(WLAN, chosen))).decide(ALL)
+    assert (path.status, path.interfaces, path.bound) == (PathStatus.UNSATISFIED, (), True)
+    assert path.reason == "no permitted interface: mine chose one that was not given to it"
+    made_up = Firm(interface("wlan9", 99, InterfaceType.WIFI))
+    assert Combined((made_up, policy("wifi"))).decide(ALL).interfaces == ()
+
+
+def test_where_one_has_nothing_the_next_has_no_say() -> None:
+    path = Combined((policy("other"), Firm())).decide(ALL)
+    assert path.status is PathStatus.UNSATISFIED
+    assert path.reason.startswith("no permitted interface")

@@ -145,16 +145,18 @@ class Combined:
 
     def decide(self, interfaces: Sequence[Interface]) -> Path:
         """Return the path that all of them agree on; bound if any of them binds."""
-        present = {i.name: i for i in interfaces}
-        left: Sequence[Interface] = interfaces
+        left = tuple(interfaces)
         path, bound = Path(PathStatus.UNSATISFIED, "no policy", (), True), False
         for policy in self.policies:
+            given = {i.name: i for i in left}
             path = policy.decide(left)
             bound = bound or path.bound
+            left = path.interfaces
+            if any(given.get(i.name) != i for i in left):
+                why = f"no permitted interface: {policy} chose one that was not given to it"
+                path = Path(PathStatus.UNSATISFIED, why, (), True)
             if path.status is not PathStatus.SATISFIED:
                 break
-            # A policy chooses among what there is: what it makes up is not there.
-            left = [i for i in path.interfaces if present.get(i.name) == i]
         return replace(path, bound=bound)
 
     def refusal(self, interface: Interface) -> str:
