@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 
 import pytest
@@ -33,9 +34,11 @@ def test_places_are_taken_and_given_back() -> None:
 @pytest.mark.parametrize(
     ("soft", "hard", "most", "warns"),
     [
-        (1024, 20_000, 20_000 - 512, False),
-        (1024, 1024, 512, True),
-        (600, 600, 300, True),
+        (1024, 20_000, 20_000 - 24 - 512, False),
+        (1024, 1024, 1024 - 24 - 512, True),
+        (600, 600, (600 - 24) // 3, True),
+        (64, 64, (64 - 24) // 3, True),
+        (16, 16, 1, True),
         (1024, 1 << 20, MOST, False),
         (1024, resource.RLIM_INFINITY, MOST, False),
     ],
@@ -52,6 +55,7 @@ def test_the_limit_of_files_is_raised(
     chosen = []
     monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: chosen.append(limits))
+    monkeypatch.setattr(os, "listdir", lambda folder: ["a file"] * 24)
     capacity = of_process(logging.getLogger("test"))
     assert capacity.most == most
     assert chosen == ([] if soft == hard else [(hard, hard)])
@@ -64,7 +68,8 @@ def test_a_limit_that_cannot_be_raised_is_kept(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    assert of_process(LOG).most == 512
+    monkeypatch.setattr(os, "listdir", lambda folder: ["a file"] * 24)
+    assert of_process(LOG).most == 1024 - 24 - 512
 
 
 def test_an_http_client_too_many_hears_503(run: Runner) -> None:

@@ -71,7 +71,7 @@ class ControlServer:
         except PermissionError as error:
             self._unlock()
             raise PrivilegeError(
-                f"{self.path}: {error.strerror}; run tunneld as root, or set XDG_RUNTIME_DIR"
+                f"{self.path}: {error.strerror}; set XDG_RUNTIME_DIR to a folder of this user's"
             ) from error
         except OSError as error:
             self._unlock()

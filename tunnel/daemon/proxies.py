@@ -189,9 +189,10 @@ def _listener(way: _Way, far: Dialer, log: logging.Logger, capacity: Capacity | 
         return HttpProxy(far, log, way.admitted, capacity).clients
     to = way.forward.to
     if way.forward.protocol == "udp":
-        from tunnel.proxy.udpforward import UdpForward
+        from tunnel.proxy.udpforward import FLOWS_MOST, UdpForward
 
-        return UdpForward(far, to.host, to.port)
+        most = FLOWS_MOST if capacity is None else min(capacity.most, FLOWS_MOST)
+        return UdpForward(far, to.host, to.port, most=most)
     from tunnel.proxy.tcpforward import TcpForward
 
     return TcpForward(far, to, log, capacity).clients
