@@ -194,6 +194,31 @@ def test_udp_answers_go_to_who_asked(run: Runner) -> None:
     run(work())
 
 
+def test_who_only_hears_is_not_the_quiet_one(run: Runner) -> None:
+    async def work() -> None:
+        network, loop = Network(), asyncio.get_running_loop()
+        far, _ = await loop.create_datagram_endpoint(Far, (HOST, 0))
+        carried = UdpForward(network, HOST, far.get_extra_info("sockname")[1], most=2)
+        await carried.listen(network, HOST, 0)
+        place = carried._transport.get_extra_info("sockname")  # type: ignore[union-attr]
+        senders = [(await loop.create_datagram_endpoint(Near, None, place))[1] for _ in range(3)]
+        for number, sender in enumerate(senders):
+            sender.transport.sendto(b"%d" % number)
+            assert await sender.received.get() == b"%d" % number
+            if number == 1:  # the first hears something
+                (first, _) = carried._flows.values()
+                assert first.transport is not None
+                far.sendto(b"news", first.transport.get_extra_info("sockname"))
+                assert await senders[0].received.get() == b"news"
+        assert first in carried._flows.values()
+        await carried.aclose()
+        for sender in senders:
+            sender.transport.close()
+        far.close()
+
+    run(work())
+
+
 def test_quiet_udp_is_forgotten_and_the_end_leaves_nothing(
     run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

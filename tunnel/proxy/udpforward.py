@@ -34,7 +34,6 @@ class _Flow(asyncio.DatagramProtocol):
         self.transport: asyncio.DatagramTransport | None = None
 
     def send(self, data: bytes) -> None:
-        self.used = self._owner.now()
         if self.transport is not None:
             _send(self.transport, data)
         elif len(self.waiting) < _WAITING_MOST:
@@ -44,8 +43,7 @@ class _Flow(asyncio.DatagramProtocol):
         self.transport = transport
 
     def datagram_received(self, data: bytes, address: Any) -> None:
-        self.used = self._owner.now()
-        self._owner.answer(data, self.sender)
+        self._owner.answer(data, self)
 
     def close(self) -> None:
         if self.opening is not None:
@@ -87,10 +85,17 @@ class UdpForward(asyncio.DatagramProtocol):
         await asyncio.gather(*opening, return_exceptions=True)
         self._flows.clear()
 
-    def answer(self, data: bytes, sender: Any) -> None:
+    def answer(self, data: bytes, flow: _Flow) -> None:
         """Send an answer back to whom it is for."""
+        if self._flows.get(flow.sender) is flow:
+            self._touch(flow)
         if self._transport is not None:
-            _send(self._transport, data, sender)
+            _send(self._transport, data, flow.sender)
+
+    def _touch(self, flow: _Flow) -> None:
+        """Something has passed: it is the last to make room."""
+        flow.used = self.now()
+        self._flows.move_to_end(flow.sender)
 
     def datagram_received(self, data: bytes, sender: Any) -> None:
         """Take a datagram."""
@@ -100,7 +105,7 @@ class UdpForward(asyncio.DatagramProtocol):
                 self._flows.popitem(last=False)[1].close()
             flow = self._flows[sender] = _Flow(self, sender)
             flow.opening = self._loop.create_task(self._open(flow))
-        self._flows.move_to_end(sender)
+        self._touch(flow)
         flow.send(data)
 
     async def _open(self, flow: _Flow) -> None:

@@ -134,7 +134,7 @@ async def _race(
         raise no_addresses(host, addresses.errors)
     if len(race.errors) == 1:
         raise race.errors[0]
-    words = "; ".join(str(error) for error in race.errors)
+    words = "; ".join(getattr(error, "strerror", None) or str(error) for error in race.errors)
     code = next((e.errno for e in race.errors if isinstance(e, OSError)), None)
     raise OSError(code or errno.EHOSTUNREACH, f"cannot connect to {host}: {words}")
 
