@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ WITHOUT: Final = (
 )  # fmt: skip
 
 T = TypeVar("T")
+
+_many: Final = functools.partial(click.option, multiple=True)
+_with_default: Final = functools.partial(click.option, show_default=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +83,14 @@ class Options:
 @click.option("--bind", metavar="SPEC", help="Use only these interfaces, in this order.")
 @click.option("--prohibit", metavar="SPEC", help="Never use these; wins over --bind.")
 @click.option("--avoid", metavar="SPEC", help="Use these only when nothing else is there.")
-@click.option(
-    "--classify",
-    metavar="IF=TYPE",
-    multiple=True,
-    help="What type IF is, where the guess is wrong.",
-)
+@_many("--classify", metavar="IF=TYPE", help="What type IF is, where the guess is wrong.")
 @click.option(
     "--include-all-networks", is_flag=True, help="Kill switch: all by the tunnel or not at all."
 )
 @click.option(
     "--exclude-local-networks", is_flag=True, help="With it: local networks stay reachable."
 )
-@click.option(
-    "--allow-inbound",
-    metavar="PROTO/PORT@IF",
-    multiple=True,
-    help="With it: this service stays reachable.",
-)
+@_many("--allow-inbound", metavar="PROTO/PORT@IF", help="With it: this service stays reachable.")
 @click.option("--confirm", metavar="SECONDS", help="With it: open again unless confirmed by then.")
 @click.option(
     "--lockdown-on-exit", is_flag=True, help="With it: stay closed after an orderly stop."
@@ -105,59 +99,44 @@ class Options:
 @click.option("--socks5", metavar="ADDR:PORT", help="A SOCKS5 proxy into the tunnel.")
 @click.option("--http-proxy", metavar="ADDR:PORT", help="An HTTP proxy into the tunnel.")
 @click.option("--proxy-credentials", metavar="FILE", help="Who may use them: NAME:PASSWORD lines.")
-@click.option(
-    "--forward",
-    metavar="PROTO:LISTEN=DEST",
-    multiple=True,
-    help="Carry what comes to LISTEN here to DEST inside.",
+@_many(
+    "--forward", metavar="PROTO:LISTEN=DEST", help="Carry what comes to LISTEN here to DEST inside."
 )
-@click.option(
-    "--expose",
-    metavar="PROTO:PORT=LOCAL",
-    multiple=True,
-    help="Carry what comes to PORT inside to LOCAL here.",
+@_many(
+    "--expose", metavar="PROTO:PORT=LOCAL", help="Carry what comes to PORT inside to LOCAL here."
 )
-@click.option(
+@_with_default(
     "--provider",
     metavar="NAME",
     default="wireguard",
-    show_default=True,
     help="Who makes the tunnel (entry points of the group tunnel.providers).",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, WORKERS_MAX),
-    default=1,
-    show_default=True,
-    help="Threads that move packets.",
+@_with_default(
+    "--workers", type=click.IntRange(1, WORKERS_MAX), default=1, help="Threads that move packets."
 )
-@click.option(
+@_with_default(
     "--crypto",
     type=click.Choice(CRYPTO),
     default="auto",
-    show_default=True,
     help="How packets are sealed; auto takes the best that the processor has.",
 )
-@click.option(
+@_many(
     "--without",
     type=click.Choice(WITHOUT),
-    multiple=True,
     help="Do without this offload of the kernel, where it or a driver has it wrong.",
 )
-@click.option(
+@_with_default(
     "--realtime",
     type=click.Choice(("auto", "off")),
     default="auto",
-    show_default=True,
     help="Move packets at real-time priority where permitted: less waiting under load.",
 )
 @click.option("--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option("--check", is_flag=True, help="Print what would be applied, and apply nothing.")
-@click.option(
+@_with_default(
     "--log-level",
     type=click.Choice(LOG_LEVELS),
     default="info",
-    show_default=True,
     help="How much is told; debug adds tracebacks.",
 )
 @click.option("--ephemeral-key", is_flag=True, help="Without --config: a key that is not kept.")
@@ -204,8 +183,10 @@ def parse(arguments: Sequence[str]) -> Options | None:
         background=list(arguments) == [ifname],
         include_all_networks=values["include_all_networks"],
         exclude_local_networks=values["exclude_local_networks"],
-        allow_inbound=tuple(_inbound(word) for word in values["allow_inbound"]),
-        confirm=_confirm(values["confirm"]),
+        allow_inbound=tuple(
+            _read("--allow-inbound", inbound, word) for word in values["allow_inbound"]
+        ),
+        confirm=_read("--confirm", _seconds, values["confirm"]),
         lockdown_on_exit=values["lockdown_on_exit"],
         userspace=values["userspace"],
         socks5=_read("--socks5", place, values["socks5"]),
@@ -241,18 +222,8 @@ def _name(ifname: str | None, config: Path | None) -> str:
         raise UsageError(f"IFNAME: {error}{hint}") from error
 
 
-def _inbound(word: str) -> Inbound:
-    try:
-        return inbound(word)
-    except BadValue as error:
-        raise UsageError(f"--allow-inbound: {error}") from error
-
-
-def _confirm(word: str | None) -> float | None:
-    try:
-        return None if word is None else float(number(word, 1, CONFIRM_MAX, what="seconds"))
-    except BadValue as error:
-        raise UsageError(f"--confirm: {error}") from error
+def _seconds(word: str) -> float:
+    return float(number(word, 1, CONFIRM_MAX, what="seconds"))
 
 
 def _classify(word: str) -> tuple[str, str]:
