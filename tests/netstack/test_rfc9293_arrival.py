@@ -215,6 +215,85 @@ def test_3_8_6_2_2_the_window_opens_in_steps_worth_a_segment() -> None:
     )
 
 
+def test_3_8_6_what_we_acknowledge_is_heard_by_a_closed_window() -> None:
+    """It stands at its edge, not behind the byte that probed it and was refused."""
+    play(
+        ACCEPTED.replace("ack 1 win 60000", "ack 1 win 0")
+        + """
+        20    write 500
+        220   > A 1:2 ack 1
+        230   < PA 1:101 ack 1 win 0
+        230   > A 1 ack 101
+    """
+    )
+
+
+def test_3_10_7_4_what_comes_behind_a_probe_of_our_closed_window_is_heard() -> None:
+    """An allowance for valid acknowledgments: of peers that count the byte that we refused."""
+    script = play(
+        OPENED
+        + """
+        20    write 1000
+        20    > PA 1:1001 ack 1
+        20    < PA 1:101 ack 1 win 60000
+        20    > A 1001 ack 101 win 0
+        30    < PA 101:102 ack 1 win 60000
+        30    > A 1001 ack 101 win 0
+        40    < A 102 ack 1001 win 60000
+        40    quiet
+        50    < A 103 ack 1001 win 60000
+        50    > A 1001 ack 101 win 0
+    """,
+        replace(PLAIN, receive_buffer=100, receive_most=100),
+    )
+    assert not len(script.connection.sender.recovery.flight)
+
+
+def test_must_34_a_window_may_shrink() -> None:
+    """Nothing new leaves then, and old data only as far as the window now takes it."""
+    play(
+        OPENED
+        + """
+        20    write 5000
+        20    > PA 1:5001 ack 1
+        30    < A 1 ack 1001 win 1500
+        30    write 5000
+        30    quiet
+        230   > A 1001:2001 ack 1
+        240   < A 1 ack 2001 win 500
+        240   > A 2001:2501 ack 1
+        250   < A 1 ack 2501 win 60000
+        250   > A 2501:4501 ack 1
+        260   < A 1 ack 4501 win 60000
+        260   > A 4501:5001 ack 1
+        260   > A 5001:7001 ack 1
+        270   < A 1 ack 7001 win 60000
+        270   > PA 7001:10001 ack 1
+        280   < A 1 ack 10001 win 60000
+    """
+    )
+
+
+def test_must_34_a_window_may_shrink_to_nothing() -> None:
+    """Then it is probed, for as long as the peer answers (MUST-36)."""
+    script = play(
+        OPENED
+        + """
+        20    write 5000
+        20    > PA 1:5001 ack 1
+        30    < A 1 ack 1001 win 0
+        230   > A 1001:1002 ack 1
+        240   < A 1 ack 1001 win 0
+        630   > A 1001:1002 ack 1
+        640   < A 1 ack 1001 win 0
+        1430  > A 1001:1002 ack 1
+        1440  < A 1 ack 1001 win 0
+    """,
+        replace(PLAIN, user_timeout=10**9),
+    )
+    assert script.connection.state is State.ESTABLISHED
+
+
 # ---- section 3.7.4: Nagle ----
 
 

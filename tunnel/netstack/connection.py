@@ -263,6 +263,8 @@ class Connection(Handshake):
         nxt, edge = receiver.nxt, receiver.edge
         if nxt <= sequence < edge or sequence == nxt:
             return True
+        if nxt == edge and sequence == nxt + 1 and not length:
+            return True  # what it says stands behind the byte that probes our closed window
         if length and nxt < sequence + length and sequence < edge:
             return True
         if segment.flags & RST:

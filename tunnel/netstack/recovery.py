@@ -250,7 +250,7 @@ class Recovery(Repair):
             if self._again <= 0 and not self.flight.lost:
                 return True
         # The echo names a transmission from before our first retransmission (RFC 3522).
-        return advanced and 0 < ack.echoed_at < self._first_again - 1_000_000
+        return advanced and 0 < ack.echoed_at < self._first_again - MILLISECOND
 
     def _undo(self, now: int) -> None:
         for record in self.flight:

@@ -149,8 +149,7 @@ class Sender:
             self.recovery.send_all_again()  # the probe that the closed window swallowed
             self._persist_count = 0
         self.window = window
-        if window > self.largest_window:
-            self.largest_window = window
+        self.largest_window = max(self.largest_window, window)
         self.recovery.closed = not window
         if window:
             self._persist_at = 0
@@ -263,7 +262,10 @@ class Sender:
             return None
         most = max(min(recovery.room, self._quantum) // self.segment, 1) * self.segment
         if recovery.mode is Mode.LOSS or not self.window:
-            most = min(most, max(self.window, 1))
+            usable = recovery.una + self.window - record.start  # the window may have shrunk
+            most = min(most, max(usable, int(record.start == recovery.una)))  # a byte probes it
+            if not most:
+                return None
         recovery.flight.cut_first(record, most)
         recovery.sent_again(record, now)
         self._pace(record.length, now)
@@ -302,8 +304,7 @@ class Sender:
         if length <= 0:
             return 0
         if length == available:
-            waits = self.corked or len(self.recovery.flight)
-            return length if self._eager or not waits else 0
+            return 0 if (self.corked or len(recovery.flight)) and not self._eager else length
         if usable <= length and 2 * length >= self.largest_window:
             return length
         return 0
@@ -370,8 +371,8 @@ class Sender:
         if not waiting or self._pacer.held:
             self._persist_at = 0
         elif not self._persist_at:
-            wait = self.recovery.trip.base << min(self._persist_count, 9)
-            self._persist_at = now + min(wait, MAX_RTO)
+            wait = min(self.recovery.trip.base << min(self._persist_count, 9), MAX_RTO)
+            self._persist_at = now + wait
 
     @property
     def deadline(self) -> int | None:

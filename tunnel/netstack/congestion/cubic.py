@@ -9,29 +9,26 @@ from __future__ import annotations
 
 from typing import Final
 
-from tunnel.netstack.congestion.control import INITIAL_SEGMENTS, MINIMUM_SEGMENTS, AckSample
+from tunnel.netstack.congestion.control import MINIMUM_SEGMENTS, AckSample
 from tunnel.netstack.congestion.hystart import HyStart, Phase
+from tunnel.netstack.congestion.lossbased import UNBOUNDED, LossBased
 
 C: Final = 0.4  # RFC 9438, section 5
 BETA: Final = 0.7
 _ALPHA: Final = 3 * (1 - BETA) / (1 + BETA)  # section 4.3
 _SECOND: Final = 1_000_000_000
-_UNBOUNDED: Final = 1 << 62
 
 
-class Cubic:
+class Cubic(LossBased):
     """One connection's CUBIC."""
 
     __slots__ = (
         "_epoch", "_fraction", "_idle_since", "_k", "_prior", "_undo", "_w_est", "_w_max",
-        "hystart", "pacing_rate", "segment_size", "threshold", "window",
+        "hystart",
     )  # fmt: skip
 
     def __init__(self, segment_size: int) -> None:
-        self.segment_size = segment_size
-        self.window = INITIAL_SEGMENTS * segment_size
-        self.pacing_rate: int | None = None  # the connection paces by window and round-trip time
-        self.threshold = _UNBOUNDED
+        super().__init__(segment_size)
         self.hystart = HyStart()
         self._w_max = 0.0
         self._prior = 0.0  # cwnd_prior: the window before the last reduction
@@ -48,10 +45,6 @@ class Cubic:
             self._epoch += now - self._idle_since
         self._idle_since = 0
 
-    def on_idle(self) -> None:
-        """RFC 5681, section 4.1: after a pause the window says nothing of the path any more."""
-        self.window = min(self.window, INITIAL_SEGMENTS * self.segment_size)
-
     def on_ack(self, sample: AckSample) -> None:
         """Grow the window, unless in recovery or limited by the application."""
         if sample.in_flight == 0:
@@ -60,7 +53,7 @@ class Cubic:
             return
         if self.window < self.threshold:
             phase = self.hystart.on_ack(sample.rtt, sample.cumulative, sample.next_sequence)
-            if phase is not Phase.DONE or self.threshold != _UNBOUNDED:
+            if phase is not Phase.DONE or self.threshold != UNBOUNDED:
                 if 2 * sample.prior_in_flight >= self.window:
                     self.window += self.hystart.growth(sample.acked)
                 return
@@ -107,9 +100,6 @@ class Cubic:
         self.threshold = max(int(self.window * BETA), MINIMUM_SEGMENTS * self.segment_size)
         self.window = self.threshold
 
-    def on_recovery_end(self, now: int) -> None:
-        """The window already is the threshold; the epoch begins with the next acknowledgment."""
-
     def on_timeout(self, now: int, flight_size: int, in_flight: int) -> None:
         """Start again from one segment (section 4.8)."""
         self.on_congestion(now, flight_size, 0)
@@ -122,11 +112,6 @@ class Cubic:
         if undo is not None and self.window < undo[0]:
             (self.window, self.threshold, self._w_max, self._prior,
              self._epoch, self._k, self._w_est) = undo  # fmt: skip
-
-    def on_segment_size(self, size: int) -> None:
-        """Keep the window the same number of segments."""
-        self.window = max(self.window * size // self.segment_size, size)
-        self.segment_size = size
 
     def _remember(self) -> None:
         self._undo = (

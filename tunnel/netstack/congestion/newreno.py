@@ -6,35 +6,22 @@ here is how the window grows and by how much it falls.
 
 from __future__ import annotations
 
-from tunnel.netstack.congestion.control import INITIAL_SEGMENTS, MINIMUM_SEGMENTS, AckSample
+from tunnel.netstack.congestion.control import MINIMUM_SEGMENTS, AckSample
+from tunnel.netstack.congestion.lossbased import LossBased
 
 
-class NewReno:
+class NewReno(LossBased):
     """Additive increase by a segment a round, halving at congestion."""
 
-    __slots__ = (
-        "_credit",
-        "_undo",
-        "pacing_rate",
-        "segment_size",
-        "threshold",
-        "window",
-    )
+    __slots__ = ("_credit", "_undo")
 
     def __init__(self, segment_size: int) -> None:
-        self.segment_size = segment_size
-        self.window = INITIAL_SEGMENTS * segment_size
-        self.pacing_rate: int | None = None  # the connection paces by window and round-trip time
-        self.threshold = 1 << 62  # ssthresh: as high as possible at first (RFC 5681, 3.1)
+        super().__init__(segment_size)
         self._credit = 0  # bytes acknowledged towards the next increment
         self._undo: tuple[int, int] | None = None
 
     def on_restart(self, now: int, *, app_limited: bool) -> None:
         """Nothing to learn."""
-
-    def on_idle(self) -> None:
-        """RFC 5681, section 4.1: after a pause the window says nothing of the path any more."""
-        self.window = min(self.window, INITIAL_SEGMENTS * self.segment_size)
 
     def on_ack(self, sample: AckSample) -> None:
         """Grow in slow start or congestion avoidance, where the window was in fact used."""
@@ -55,9 +42,6 @@ class NewReno:
         self.window = self.threshold
         self._credit = 0
 
-    def on_recovery_end(self, now: int) -> None:
-        """The window already is the threshold."""
-
     def on_timeout(self, now: int, flight_size: int, in_flight: int) -> None:
         """Start again from one segment (RFC 5681, section 3.1)."""
         self._undo = self.window, self.threshold
@@ -71,8 +55,3 @@ class NewReno:
             window, self.threshold = self._undo
             self.window = max(self.window, window)
             self._undo = None
-
-    def on_segment_size(self, size: int) -> None:
-        """Keep the window the same number of segments."""
-        self.window = max(self.window * size // self.segment_size, size)
-        self.segment_size = size
