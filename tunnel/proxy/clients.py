@@ -11,7 +11,9 @@ from typing import Any, Final, Protocol
 from tunnel.errors import TunnelError
 from tunnel.proxy.capacity import Capacity
 from tunnel.proxy.dialer import Dialer, Opened, Opening, Patience, Server
+from tunnel.proxy.listening import Listening
 from tunnel.proxy.relay import End
+from tunnel.proxy.waits import Waits
 
 CONNECT_SECONDS = 30.0
 #: Clients mostly speak first, and a moment after they are told that they may.
@@ -41,11 +43,16 @@ class Clients:
         network: Dialer,
         log: logging.Logger,
         capacity: Capacity | None = None,
+        *,
+        speak_first: bool = False,
     ) -> None:
+        """`speak_first` of clients that wait for nothing before they say what they want."""
         self._make = make
+        self._speak_first = speak_first
         self._there: dict[Client, None] = {}
         self._server: Server | None = None
         self._empty: asyncio.Future[None] | None = None
+        self._waits: dict[float, Waits] = {}  # by how long they are
         self.network = network
         self.greeters: set[tuple[str, int]] = set()
         self.log = log
@@ -54,6 +61,8 @@ class Clients:
     async def listen(self, network: Dialer, host: str | None, port: int) -> None:
         """Begin to listen. Raises OSError."""
         self._server = await network.create_server(self._make, host, port)
+        if self._speak_first and isinstance(self._server, Listening):
+            self._server.defer()
 
     async def aclose(self) -> None:
         """Listen no more, and end all clients."""
@@ -71,6 +80,13 @@ class Clients:
             return False
         self._there[client] = None
         return True
+
+    def waits(self, seconds: float) -> Waits:
+        """Return the clients that have so long to say what they want."""
+        found = self._waits.get(seconds)
+        if found is None:
+            found = self._waits[seconds] = Waits(seconds)
+        return found
 
     def greeted(self, host: str, port: int) -> None:
         """A server spoke before its client did."""

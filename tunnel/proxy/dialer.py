@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, Protocol
 
+from tunnel.proxy.listening import Listening
 from tunnel.settings import Address
 
 BACKLOG: Final = 1024
@@ -87,7 +88,7 @@ class Dialer(Protocol):
 
 def _keep_urgent(kernel: Any) -> None:
     """Leave an urgent byte in its place in the stream: the kernel takes it out else, and as event
-    loops never ask for it, it would be lost. What a listening socket accepts is set likewise.
+    loops never ask for it, it would be lost.
     """
     kernel.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
@@ -114,11 +115,7 @@ class Machine:
         self, protocol_factory: Callable[[], Any], host: str | None, port: int
     ) -> Server:
         """Listen, with a protocol for each client."""
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(protocol_factory, host, port, backlog=BACKLOG)
-        for kernel in server.sockets:
-            _keep_urgent(kernel)
-        return server
+        return Listening(protocol_factory, await _listen(host, port))
 
     async def create_datagram_endpoint(
         self,
@@ -144,3 +141,31 @@ def widen(transport: Any) -> None:
     kernel = transport.get_extra_info("socket")
     if kernel is not None:  # the stack's has none
         kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BURST)
+
+
+async def _listen(host: str | None, port: int) -> list[socket.socket]:
+    """Return sockets that listen at every address of a host; None is all addresses."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    opened: list[socket.socket] = []
+    lacking: OSError | None = None
+    try:
+        for family, _, _, _, place in dict.fromkeys(found):
+            try:
+                one = socket.socket(family, socket.SOCK_STREAM)
+            except OSError as error:  # a machine without IPv6
+                lacking = error
+                continue
+            opened.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(place)
+            one.listen(BACKLOG)
+        if lacking is not None and not opened:
+            raise lacking
+    except BaseException:
+        for one in opened:
+            one.close()
+        raise
+    return opened

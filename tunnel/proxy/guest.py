@@ -19,6 +19,7 @@ from typing import Any, Final
 from tunnel.proxy.clients import Clients, dial, dial_at_once
 from tunnel.proxy.dialer import Opening
 from tunnel.proxy.relay import End, join, reset
+from tunnel.proxy.waits import Waits
 
 _EARLY_MOST: Final = 65_536  # bytes that a client may send before it is connected
 
@@ -27,14 +28,14 @@ class Guest(End):
     """One client, from its first byte to its last."""
 
     __slots__ = (
-        "_deadline", "_early", "_loop", "_opening", "_task", "_to", "_waits", "clients", "spoke",
+        "_early", "_loop", "_opening", "_task", "_to", "_wait", "_waits", "clients", "spoke",
     )  # fmt: skip
 
     def __init__(self, clients: Clients) -> None:
         super().__init__()
         self.clients = clients
         self._loop = asyncio.get_running_loop()
-        self._deadline: asyncio.TimerHandle | None = None
+        self._wait: Waits | None = None  # which it is in
         self._task: asyncio.Task[None] | None = None
         self._opening: Opening | None = None
         self._waits = False  # for its dial
@@ -85,13 +86,14 @@ class Guest(End):
     def within(self, seconds: float) -> None:
         """Call `late` then, unless it is known what the client wants."""
         self.in_time()
-        self._deadline = self._loop.call_later(seconds, self.late)
+        self._wait = self.clients.waits(seconds)
+        self._wait.begin(self, self._loop)
 
     def in_time(self) -> None:
         """Do not call `late` any more."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        wait, self._wait = self._wait, None
+        if wait is not None:
+            wait.end(self)
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Carry on what came, or listen to it."""

@@ -47,7 +47,7 @@ class HttpProxy:
         capacity: Capacity | None = None,
     ) -> None:
         self._credentials = credentials
-        self.clients = Clients(lambda: _Client(self), network, log, capacity)
+        self.clients = Clients(lambda: _Client(self), network, log, capacity, speak_first=True)
 
     def admits(self, authorization: bytes) -> bool:
         """Tell whether a client may use the proxy by its Proxy-Authorization."""

@@ -22,6 +22,7 @@ _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 CHUNK: Final = 64 * 1024
 """Bytes that are read of a socket at once; few enough to be handled while in the cache."""
+FEW: Final = 4096  # while it is not known where they go
 
 
 class End:
@@ -80,6 +81,14 @@ class End:
         other = self.other
         if other is not None and not other.finished and not other.transport.is_closing():
             other.transport.resume_reading()
+
+    def read_size(self) -> int:
+        """Return how many bytes to receive of a kernel's socket: as much as leaves at once."""
+        other = self.other
+        if other is None:
+            return FEW
+        unit: int | None = other.transport.get_extra_info("unit")
+        return unit or CHUNK
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where to receive of a kernel's socket: as much as leaves there at once.

@@ -51,7 +51,9 @@ class Socks5:
         credentials: Credentials | None = None,
         capacity: Capacity | None = None,
     ) -> None:
-        self.clients = Clients(lambda: _Client(self.clients, credentials), network, log, capacity)
+        self.clients = Clients(
+            lambda: _Client(self.clients, credentials), network, log, capacity, speak_first=True
+        )
 
 
 class _Client(Guest):
