@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tunnel.proxy.dialer import BACKLOG, Machine, Server, widen
+from tunnel.proxy.listening import Listening
 
 TCP: Final = socket.SOCK_STREAM
 UDP: Final = socket.SOCK_DGRAM
@@ -68,14 +69,7 @@ class OwnPorts(Machine):
         self, protocol_factory: Callable[[], Any], host: str | None, port: int
     ) -> Server:
         """Listen, with a protocol for each client."""
-        loop = asyncio.get_running_loop()
-        sockets = await self._of(TCP, host or "", port)
-        return _Servers(
-            [
-                await loop.create_server(protocol_factory, sock=one, backlog=BACKLOG)
-                for one in sockets
-            ]
-        )
+        return Listening(protocol_factory, await self._of(TCP, host or "", port))
 
     async def create_datagram_endpoint(
         self,
@@ -108,15 +102,3 @@ def _bound(kind: socket.SocketKind, family: int, place: Any) -> socket.socket:
         one.close()
         raise
     return one
-
-
-class _Servers:
-    """One for each address of a host."""
-
-    def __init__(self, servers: list[asyncio.Server]) -> None:
-        self._servers = servers
-
-    def close(self) -> None:
-        """Listen no more."""
-        for one in self._servers:
-            one.close()
