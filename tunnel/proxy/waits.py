@@ -26,9 +26,6 @@ class Waits:
         self._due: OrderedDict[Late, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
-    def __len__(self) -> int:
-        return len(self._due)
-
     def begin(self, one: Late, loop: asyncio.AbstractEventLoop) -> None:
         """Call its `late` then, unless `end` comes before."""
         self._due[one] = loop.time() + self.seconds
