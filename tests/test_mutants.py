@@ -27,9 +27,10 @@ def test_every_text_occurs_once_and_every_test_exists() -> None:
 
 
 def test_every_section_of_rules_has_mutants() -> None:
-    """The sections and rows that are marked in the protocol's notes, and the proxies."""
+    """The sections and rows marked in the protocol's notes, the proxies, and the policies."""
     rules = {one.rule.split(":")[0] for one in mutants.load()}
-    assert rules == {"Handshake", "MACs", "Timers", "Sessions", "Data path", "Proxies"}
+    protocol = {"Handshake", "MACs", "Timers", "Sessions", "Data path"}
+    assert rules == protocol | {"Proxies", "Policies"}
     timers = {one.rule for one in mutants.load() if one.rule.startswith("Timers")}
     assert {"Timers: REJECT_AFTER_TIME", "Timers: REJECT_AFTER_MESSAGES", "Timers: zeroing"} <= (
         timers

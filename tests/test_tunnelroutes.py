@@ -12,7 +12,7 @@ from tests.test_routing import ANY4, ANY6, BOUND, DUMP, FULL, UNBOUND
 from tunnel.errors import ConfigError
 from tunnel.policy.guard import render
 from tunnel.policy.lookup import Packet, Tables, Verdict
-from tunnel.policy.numbers import PROTOCOL, TABLE_MAIN
+from tunnel.policy.numbers import PROTOCOL, SLOTS, TABLE_MAIN, Band, Numbers
 from tunnel.policy.path import Path
 from tunnel.policy.routing import Desired, desired
 from tunnel.policy.rtnl import RTN_UNREACHABLE, SCOPE_LINK, Dump, LinkAddress, Route, Rule
@@ -133,9 +133,20 @@ def test_enforced_routes_win_over_the_routing_table_but_take_no_more() -> None:
 
 
 @pytest.mark.parametrize("policy", [ALL, ENFORCE], ids=["include all", "enforce"])
+def test_another_tunnel_does_not_come_between(policy: RoutingPolicy) -> None:
+    """One that enforces nothing looks into the main table first, where a network pushes routes."""
+    look = Numbers().rule_base + Band.MAIN * SLOTS + 1
+    rule = Rule(4, look, TABLE_MAIN, PROTOCOL, suppress_prefixlen=0)
+    _, tables = state(policy, machine=replace(MACHINE, rules=(*MACHINE.rules, rule)))
+    assert way(tables, "192.0.2.1") == TUN
+
+
+@pytest.mark.parametrize("policy", [ALL, ENFORCE], ids=["include all", "enforce"])
 def test_local_networks_are_private_and_on_link(policy: RoutingPolicy) -> None:
     local = replace(policy, exclude_local_networks=True)
-    tables, without = state(local)[1], state(policy)[1]
+    behind = Route(ip_network("172.16.0.0/12"), TABLE_MAIN, 2, ip_address("10.1.0.1"))
+    machine = replace(MACHINE, routes=(*MACHINE.routes, behind))
+    tables, without = state(local, machine=machine)[1], state(policy)[1]
     for destination in ("10.1.0.9", "fd00:1::9"):
         assert way(tables, destination) == WLAN
         assert way(without, destination) == TUN
