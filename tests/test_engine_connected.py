@@ -148,6 +148,18 @@ def test_what_it_had_received_is_read_before_it_goes(how: str) -> None:
             one.recv(9)
 
 
+def test_an_error_that_waits_hides_nothing_that_it_had_received() -> None:
+    with connected() as (lab, peer, end, one):
+        lab.engine.stop()
+        packets = [udp(FAR, NEAR, bytes([number])) for number in range(3)]
+        for packet in packets:
+            peer.socket.sendto(peer.message(packet), one.getsockname())
+        peer.socket.close()
+        one.send(b"to nobody")  # an ICMP error comes back, and the next call gets it
+        lab.engine.connect_outer(end, -1)
+        assert [lab.read() for _ in packets] == packets
+
+
 def test_what_others_sent_before_it_was_connected_is_theirs() -> None:
     with connected() as (lab, _, _end, one):
         other = lab.peer("10.0.0.3/32")

@@ -291,7 +291,7 @@ bool tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, const tc_end
             return false;
         tc_count(receiver->counters, TC_COUNT_RX_SOCKET_ERRORS, 1);
         if (local)
-            return false; /* what ICMP said of the far end is no fault of the socket */
+            return true; /* what ICMP said of the far end, once: no fault of the socket */
         if (!receiver->reported || receiver->now - receiver->reported >= TC_SECOND) {
             receiver->reported = receiver->now;
             tc_events_outer(&receiver->engine->events, path, errno);

@@ -60,8 +60,8 @@ typedef struct {
 int tc_receiver_init(tc_receiver *receiver, struct tc_engine *engine, const tc_link *link,
                      tc_counters *counters);
 void tc_receiver_free(tc_receiver *receiver);
-/* One recvmmsg and all that follows; what came is noted. Answers whether anything did. `local` is
- * as tc_outer_arrival has it. Under the engine's shared lock. */
+/* One recvmmsg and all that follows; what came is noted. Answers whether more may be there. `local`
+ * is as tc_outer_arrival has it. Under the engine's shared lock. */
 bool tc_receiver_batch(tc_receiver *receiver, int fd, uint8_t path, const tc_endpoint *local,
                        tc_gather *gather);
 /* The same for one datagram that is in memory already (fuzzing); it is decrypted in place. */
