@@ -1,25 +1,31 @@
-/* What sealing and opening leave in dead stack frames: no one-time key of Poly1305. */
+/* What sealing and opening leave in dead stack frames: no one-time key of Poly1305, nor a tag that
+ * was right. */
 #include "aead.h"
 #include "check.h"
 #include "reference.h"
 
-enum { PACKETS = 16, LENGTH = 200, DEAD = 32768 };
+enum { PACKETS = 16, LENGTH = 200, DEAD = 32768, SECRET = 32 + TC_TAG_BYTES };
 
 static uint8_t data[PACKETS][LENGTH + TC_TAG_BYTES];
 static tc_aead_job jobs[PACKETS];
 
-/* The second half of a packet's one-time key (RFC 8439, section 2.6), from its definition. */
-static void one_time_key(const uint8_t *key, uint64_t counter, uint8_t out[16]) {
+/* A packet's one-time key (RFC 8439, section 2.6), from its definition. */
+static void one_time_key(const uint8_t *key, uint64_t counter, uint8_t out[32]) {
     static const uint8_t ZEROS[32];
-    uint8_t iv[16] = {0}, stream[32];
+    uint8_t iv[16] = {0};
     int size;
     tc_put_le64(iv + 8, counter);
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
     if (!ctx || EVP_EncryptInit_ex(ctx, EVP_chacha20(), NULL, key, iv) != 1 ||
-        EVP_EncryptUpdate(ctx, stream, &size, ZEROS, sizeof ZEROS) != 1)
+        EVP_EncryptUpdate(ctx, out, &size, ZEROS, sizeof ZEROS) != 1)
         abort();
-    memcpy(out, stream + 16, 16);
     EVP_CIPHER_CTX_free(ctx);
+}
+
+/* r as it is used (RFC 8439, section 2.5). */
+static void clamp(uint8_t key[32]) {
+    tc_put_le64(key, tc_get_le64(key) & 0x0ffffffc0fffffff);
+    tc_put_le64(key + 8, tc_get_le64(key + 8) & 0x0ffffffc0ffffffc);
 }
 
 /* Copies what lies below its caller's frame. */
@@ -47,16 +53,20 @@ static __attribute__((noinline)) void leave(const uint8_t *secret) {
 }
 
 static void test_kernel(tc_aead *aead, const char *name, bool sealing) {
-    static uint8_t dead[DEAD], key[32], secrets[PACKETS][16];
+    static uint8_t dead[DEAD], key[32], secrets[PACKETS][SECRET];
     check_fill(key, sizeof key);
     for (size_t i = 0; i < PACKETS; i++) {
         one_time_key(key, i, secrets[i]);
+        clamp(secrets[i]);
         uint32_t length = sealing ? LENGTH : LENGTH + TC_TAG_BYTES;
         jobs[i] = (tc_aead_job){
             .key = key, .counter = i, .in = data[i], .out = data[i], .length = length};
         check_fill(data[i], LENGTH);
+        uint8_t sealed[LENGTH + TC_TAG_BYTES];
+        reference_packet(key, i, data[i], LENGTH, sealed);
+        memcpy(secrets[i] + 32, sealed + LENGTH, TC_TAG_BYTES);
         if (!sealing)
-            reference_packet(key, i, data[i], LENGTH, data[i]);
+            memcpy(data[i], sealed, sizeof sealed);
     }
     leave(secrets[0]);
     take_dead(dead);
@@ -68,9 +78,9 @@ static void test_kernel(tc_aead *aead, const char *name, bool sealing) {
         CHECK(-1, tc_aead_open(aead, jobs, PACKETS) == PACKETS, "%s: open", name);
     take_dead(dead);
     for (size_t i = 0; i < PACKETS; i++)
-        for (size_t half = 0; half < 16; half += 8)
-            CHECK(i, !holds(dead, secrets[i] + half), "%s: a key is left, sealing %d", name,
-                  sealing);
+        for (size_t at = 0; at < SECRET; at += 8)
+            CHECK(i, !holds(dead, secrets[i] + at), "%s: byte %zu of it is left, sealing %d", name,
+                  at, sealing);
 }
 
 int main(void) {
