@@ -55,6 +55,18 @@ def test_policies_are_found_by_entry_point_and_combine_with_lists(
             load_policy(name)
 
 
+def test_a_hang_up_while_it_is_being_imported_ends_nothing() -> None:
+    code = (
+        "import os, signal, sys, types\n"
+        "def main(): os.kill(os.getpid(), signal.SIGHUP); print('goes on')\n"
+        "service = types.ModuleType('tunnel.daemon.service'); service.main = main\n"
+        "sys.modules['tunnel.daemon.service'] = service\n"
+        "from tunnel.daemon.start import main; main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"goes on\n", b"")
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_while_it_is_being_imported_is_an_orderly_end(name: str) -> None:
     code = (

@@ -34,6 +34,7 @@ from tunnel.daemon.plan import (
     with_key,
 )
 from tunnel.daemon.proxies import Proxies
+from tunnel.daemon.status import ENDED
 from tunnel.errors import TunnelError, UsageError
 from tunnel.provider import StopReason
 
@@ -142,6 +143,7 @@ class _Service:
         self.log: logging.Logger = open_log(self.name, plan.options.log_level)
         self.tasks: set[asyncio.Task[None]] = set()
         self.stopping = False
+        self.started = asyncio.Event()  # or ended
         self.session: TunnelSession = TunnelSession(
             plan.provider(),
             config=plan.config,
@@ -161,7 +163,6 @@ class _Service:
 
     async def live(self) -> int:
         from tunnel.daemon.control import ControlServer
-        from tunnel.daemon.status import ENDED
 
         handlers = {
             "status": self._status,
@@ -186,8 +187,10 @@ class _Service:
             if self.session.status not in ENDED:  # as after a signal during the start
                 await self._open_proxies()
                 self._announce()
+            self.started.set()
             await self.session.wait_stopped()
         finally:
+            self.started.set()
             background.notify("STOPPING=1")
             await self.proxies.aclose()
             await control.close()
@@ -267,6 +270,9 @@ class _Service:
         options = self.plan.options
         if options.config is None:
             raise UsageError("there is no --config to read again; use `wg set` or `wg syncconf`")
+        await self.started.wait()
+        if self.stopping or self.session.status in ENDED:
+            raise TunnelError(f"{self.name}: the tunnel is ending; start it again")
         fresh = read_config(options, need_key=self.plan.provider.uses_private_key)
         old = self.session.config.proxy
         try:

@@ -1,7 +1,8 @@
 """The console script of tunneld: what has to be there before everything else is imported.
 
 A service manager may stop us in the third of a second that importing takes. Nothing has been made
-by then, so that leaving at once is an orderly end.
+by then, so that leaving at once is an orderly end; and the configuration is yet to be read, so that
+there is none to be read again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ def main() -> None:
     """Run tunneld."""
     for number in ORDERLY:
         signal.signal(number, _leave)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from tunnel.daemon.service import main as serve
 
     serve()

@@ -17,10 +17,12 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from typing import Any
 
 import dns.exception
 import dns.flags
@@ -101,12 +103,34 @@ def _preferred_version(interface: Interface) -> int:
 
 
 async def _machine_resolver(host: str) -> list[Address]:
+    """Ask the machine's, in a thread that nobody waits for when it is too late.
+
+    It may take half a minute and cannot be stopped; the event loop's own threads are waited for.
+    """
     loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Address]] = loop.create_future()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+        except OSError as error:
+            post(answer.set_exception, error)
+        else:
+            post(answer.set_result, list(dict.fromkeys(ip_address(end[0]) for *_, end in found)))
+
+    def post(tell: Callable[[Any], None], what: Any) -> None:
+        def deliver() -> None:
+            if not answer.done():
+                tell(what)
+
+        with contextlib.suppress(RuntimeError):  # the event loop has ended
+            loop.call_soon_threadsafe(deliver)
+
+    threading.Thread(target=ask, daemon=True, name=f"resolve {host}").start()
     try:
-        answers = await loop.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    except socket.gaierror as error:
+        return await answer
+    except OSError as error:
         raise TunnelError(f"cannot resolve {host}: {error.strerror}") from error
-    return list(dict.fromkeys(ip_address(sockaddr[0]) for *_, sockaddr in answers))
 
 
 def _from_hosts(host: str, hosts: Path) -> list[Address]:
