@@ -68,10 +68,11 @@ class Slow(Odd):
 
     def __init__(self, answer: Any) -> None:
         super().__init__(answer)
-        self.let, self.asked = threading.Event(), 0
+        self.begun, self.let, self.asked = threading.Event(), threading.Event(), 0
 
     def decide(self, interfaces: Sequence[Interface]) -> Any:
         self.asked += 1
+        self.begun.set()
         assert self.let.wait(PATIENCE)
         return super().decide(interfaces)
 
@@ -85,6 +86,7 @@ def test_one_that_does_not_answer_permits_nothing_and_is_not_asked_on_top() -> N
     assert policy.decide([WIFI]) == path
     assert "gave no answer" in policy.refusal(WIFI)
     assert str(policy) == "policy slow"
+    assert slow.begun.wait(PATIENCE)
     assert slow.asked == 1
     slow.let.set()
     deadline = time.monotonic() + PATIENCE
