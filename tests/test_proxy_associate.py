@@ -100,6 +100,31 @@ def test_fragments_are_counted_and_dropped_like_what_is_malformed(run: Runner) -
     run(work())
 
 
+def test_its_end_leaves_nothing(run: Runner) -> None:
+    async def work() -> None:
+        network = Names()
+        network.gate.clear()
+        made = Association(network, HOST)
+        opened: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(
+            made.carry(HOST, lambda host, port: opened.set_result((host, port)))
+        )
+        near, _ = await datagrams()
+        near.transport.sendto(to(b"a.test", 9, b"waits"), await opened)
+        await until(lambda: network.asked == 1)
+        question = made._names["a.test"].task
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert question is not None
+        assert question.cancelled()
+        transports = [made._near, *(far.transport for far in made._far.values())]
+        assert [one.is_closing() for one in transports if one is not None] == [True] * 3
+        near.transport.close()
+
+    run(work())
+
+
 def test_a_burst_of_the_client_finds_room(run: Runner) -> None:
     async def work() -> None:
         async with association(Names()) as (made, _, far, _):

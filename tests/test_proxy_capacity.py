@@ -13,7 +13,9 @@ from tests.loops import Runner
 from tests.proxy_world import HOST, LOG, Network, echo, port_of
 from tunnel.places import Place
 from tunnel.proxy.capacity import MOST, REFUSED_AT_ONCE, Capacity, of_process
+from tunnel.proxy.clients import Clients
 from tunnel.proxy.http import HttpProxy
+from tunnel.proxy.relay import End
 from tunnel.proxy.tcpforward import TcpForward
 
 
@@ -70,6 +72,13 @@ def test_a_limit_that_cannot_be_raised_is_kept(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(resource, "setrlimit", refuse)
     monkeypatch.setattr(os, "listdir", lambda folder: ["a file"] * 24)
     assert of_process(LOG).most == 1024 - 24 - 512
+
+
+def test_servers_that_speak_first_are_remembered_up_to_a_number() -> None:
+    clients = Clients(End, Network(), LOG)
+    for port in range(1, 3000):
+        clients.greeted("echo.test", port)
+    assert len(clients.greeters) == 1024
 
 
 def test_an_http_client_too_many_hears_503(run: Runner) -> None:
