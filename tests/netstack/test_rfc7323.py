@@ -115,12 +115,8 @@ def test_5_3_r1_an_old_acknowledgment_leaves_what_is_owed() -> None:
     while connection._limit.allows(script.now):
         pass
     script._advance(script.now + 1_000_000, "later")
-    connection.receive(
-        script._segment(["A", "1:1001", "ack", "1", "win", "60000", "ts", "510:1010"]), script.now
-    )
-    connection.receive(
-        script._segment(["A", "1001", "ack", "1", "win", "60000", "ts", "400:1010"]), script.now
-    )
+    script.arrive("A 1:1001 ack 1 win 60000 ts 510:1010")
+    script.arrive("A 1001 ack 1 win 60000 ts 400:1010")
     assert connection.segments_to_send(script.now)
 
 

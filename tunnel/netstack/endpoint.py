@@ -158,8 +158,9 @@ class Endpoint:
         if receiver is not None and receiver.ack_now and receiver.duplicate_acks > 1:
             self._say_what_came(out, now)  # one for each, which data cannot say
         if sender.has_something:
+            urgent = sender.buffer.urgent
             while (unit := sender.next_unit(now)) is not None:
-                if unit[0] < sender.buffer.urgent:
+                if unit[0] < urgent:
                     self._say_urgent(out, unit, now)
                 else:
                     out.append(self._segment_of(unit, now))
