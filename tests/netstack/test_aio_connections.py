@@ -167,6 +167,33 @@ def test_half_close_both_ways(run: Runner) -> None:
     run(work())
 
 
+def test_timeouts_are_of_one_connection(run: Runner) -> None:
+    """A keepalive is answered; data that nobody acknowledges is given up."""
+
+    async def work() -> None:
+        async with two_stacks() as (alice, bob):
+            await bob.start_server(digest, None, 80)
+            reader, writer = await alice.open_connection(BOB[0], 80)
+            _, other = await alice.open_connection(BOB[0], 80)
+            transport: Any = writer.transport
+            another: Any = other.transport
+            one, another = transport._socket.connection, another._socket.connection
+            with pytest.raises(ValueError, match="negative"):
+                transport.set_timeouts(keepalive=-1)
+            heard, silent = one._heard_at, another._heard_at
+            transport.set_timeouts(keepalive=0.02)
+            await until(lambda: one._heard_at > heard)
+            transport.set_timeouts(keepalive=0, user=0.02)
+            assert one.next_deadline() is None
+            assert another._heard_at == silent
+            asyncio.get_running_loop().remove_reader(bob.link.readable_fd)
+            writer.write(b"anybody?")
+            with pytest.raises(TimeoutError):
+                await reader.read()
+
+    run(work())
+
+
 class Hurried(asyncio.Protocol):
     """Notes bytes, and where in the stream urgent data is said to end."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from tunnel.netstack.budget import Budget
@@ -90,6 +91,17 @@ class TcpSocket:
         if data:
             self._layer.touch(self)
         return data
+
+    def set_timeouts(self, *, keepalive: int | None = None, user: int | None = None) -> None:
+        """After what silence the peer is asked for a sign (ns; 0: never), and how long data may be
+        unacknowledged (ns). Of this connection alone (RFC 9293, MUST-24 and MUST-21).
+        """
+        connection = self.connection
+        if keepalive is not None:
+            connection.settings = replace(connection.settings, keepalive=keepalive)
+        if user is not None:
+            connection.user_timeout = user
+        self._layer.touch(self)
 
     def shut(self) -> None:
         """Send no more after what has been written; the peer may go on."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.netstack.aio.names import failure, spelt
 from tunnel.netstack.endpoint import Event, EventKind, Reason
+from tunnel.netstack.rtt import SECOND
 from tunnel.netstack.tcpsocket import TcpSocket
 
 if TYPE_CHECKING:
@@ -111,6 +112,16 @@ class TcpTransport(asyncio.Transport):
     def set_nodelay(self, value: bool) -> None:
         """TCP_NODELAY. It is set from the start, as asyncio does for its sockets."""
         self._socket.connection.sender.nodelay = value
+
+    def set_timeouts(self, *, keepalive: float | None = None, user: float | None = None) -> None:
+        """TCP_KEEPIDLE (0: no SO_KEEPALIVE) and TCP_USER_TIMEOUT, in seconds."""
+        if min(keepalive or 0, user or 0) < 0:
+            raise ValueError(f"a time is negative: keepalive {keepalive!r}, user {user!r}")
+        self._socket.set_timeouts(
+            keepalive=None if keepalive is None else int(keepalive * SECOND),
+            user=None if user is None else int(user * SECOND),
+        )
+        self._net.wake()
 
     # ---- what happens to the connection ----
 
