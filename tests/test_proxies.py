@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,22 @@ def test_who_comes_before_the_tunnel_is_up_waits(run: Runner) -> None:
             assert await early == b"through"
             await proxies.aclose()
             assert await reached(way.listen.port) is None
+
+    run(work())
+
+
+def test_where_few_files_may_be_open_udp_has_few_flows(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (64, 64))
+
+    async def work() -> None:
+        network: Any = Network()
+        proxies = Proxies(ProxyConfig(forward=(forward(f"udp:{free_port()}=10.0.0.1:53"),)), LOG)
+        await proxies.start(network)
+        (way,) = proxies._open.values()
+        assert way._most <= 64 // 3
+        await proxies.aclose()
 
     run(work())
 

@@ -64,6 +64,15 @@ def test_the_limit_of_files_is_raised(
     assert ("LimitNOFILE=" in caplog.text) is warns
 
 
+def test_where_few_files_may_be_open_few_come_in_to_be_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (64, 64))
+    monkeypatch.setattr(os, "listdir", lambda folder: ["a file"] * 24)
+    capacity = of_process(LOG)
+    assert [capacity.enter() for _ in range(20)] == [True] * (13 + 6) + [False]
+
+
 def test_a_limit_that_cannot_be_raised_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(which: int, limits: tuple[int, int]) -> None:
         raise ValueError("not allowed to raise maximum limit")
