@@ -285,6 +285,20 @@ def test_a_message_reaches_the_provider_and_its_answer_comes_back() -> None:
             asyncio.run(tunneld._message({"message": wrong}))
 
 
+def test_a_reload_during_the_start_waits_for_it(conf: Path) -> None:
+    async def work() -> None:
+        made = service._Service(make_plan(Options(name="wg7", config=conf)), lambda: None)
+        reload = asyncio.create_task(made._reload({}))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not reload.done()
+        made.started.set()  # by its end
+        with pytest.raises(TunnelError, match="wg7: the tunnel is ending; start it again"):
+            await reload
+
+    asyncio.run(work())
+
+
 def test_there_is_nothing_to_reload_without_a_file() -> None:
     with pytest.raises(UsageError, match="use `wg set` or `wg syncconf`"):
         asyncio.run(requests()._reload({}))
