@@ -24,6 +24,7 @@ from typing import Any, Final
 from tunnel.proxy.kernelstream import KernelStream
 
 _EVENTS: Final = 64  # of one call
+_FEW: Final = 2
 _ACCEPTS: Final = 64  # in a row; then those who are there have their turn
 _CLIENT: Final[int] = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET
 RETRY = 1.0  # seconds, where there is no file or memory for another client
@@ -81,7 +82,10 @@ class Listening:
 
     def _on_readable(self) -> None:
         clients = self._clients
-        for fd, mask in self._epoll.poll(0, _EVENTS):
+        ready = self._epoll.poll(0, _EVENTS)
+        # One at a time where little happens: to ask for another in vain costs an exception.
+        accepts = 1 if len(ready) <= _FEW else _ACCEPTS
+        for fd, mask in ready:
             stream = clients.get(fd)
             if stream is not None:
                 try:
@@ -89,10 +93,10 @@ class Listening:
                 except Exception as error:
                     self.failed(stream, error)
             elif fd in self._listeners:
-                self._accept(self._listeners[fd])
+                self._accept(self._listeners[fd], accepts)
 
-    def _accept(self, listener: Any) -> None:
-        for _ in range(_ACCEPTS):
+    def _accept(self, listener: Any, most: int) -> None:
+        for _ in range(most):
             try:
                 fd, peer = listener._accept()
             except (BlockingIOError, InterruptedError):
