@@ -167,7 +167,8 @@ with Lab() as lab:
 
 
 @pytest.mark.root
-def test_two_interruptions_leave_no_namespace() -> None:
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_two_interruptions_leave_no_namespace(first: signal.Signals) -> None:
     """The second comes while the first is being cleaned up after."""
     if os.geteuid():
         pytest.skip("needs root: network namespaces cannot be made")
@@ -178,7 +179,7 @@ def test_two_interruptions_leave_no_namespace() -> None:
     tag = lives.stdout.readline().strip()
     assert lives.stdout.readline() == "ready\n"  # or it would be ended before it interrupts
     assert tag in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
-    lives.send_signal(signal.SIGINT)
+    lives.send_signal(first)
     lives.communicate(timeout=20)
     assert tag not in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
 

@@ -27,6 +27,7 @@ _serial = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def _die_with_parent() -> None:
@@ -35,16 +36,24 @@ def _die_with_parent() -> None:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let a second Ctrl-C not end what cleans up after the first."""
+    """Let a second Ctrl-C or SIGTERM not end what cleans up after the first."""
     try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = [signal.signal(one, signal.SIG_IGN) for one in _ENDING]
     except ValueError:  # another thread, which is never interrupted
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in zip(_ENDING, before, strict=True):
+            signal.signal(one, handler)
+
+
+def _end_in_order() -> None:
+    """Take SIGTERM as Ctrl-C, unless somebody takes it already: it would leave all as it is."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        with contextlib.suppress(ValueError):  # another thread
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class Namespace:
@@ -133,6 +142,7 @@ class Lab:
         self.namespaces: dict[str, Namespace] = {}
 
     def __enter__(self) -> Lab:
+        _end_in_order()
         return self
 
     def __exit__(self, *exc: object) -> None:
