@@ -36,7 +36,7 @@ _AS_THEY_ARE: Final = frozenset(
     {
         "netstack/aio/bytestream", "netstack/aio/http", "netstack/aio/reserved",
         "netstack/aio/resolver", "netstack/aio/streams", "netstack/aio/tls",
-        "proxy/associate", "proxy/credentials", "proxy/dialer", "proxy/udpforward",
+        "proxy/associate", "proxy/bound", "proxy/credentials", "proxy/dialer", "proxy/udpforward",
     }
 )  # fmt: skip
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, Protocol
 
+from tunnel.proxy.bound import TCP, bound
 from tunnel.proxy.listening import Listening
 from tunnel.settings import Address
 
-BACKLOG: Final = 1024
 _BURST: Final = 1 << 20
 """Bytes of datagrams that may wait in the kernel, which allows a fifth of it as a rule."""
 
@@ -115,7 +115,7 @@ class Machine:
         self, protocol_factory: Callable[[], Any], host: str | None, port: int
     ) -> Server:
         """Listen, with a protocol for each client."""
-        return Listening(protocol_factory, await _listen(host, port))
+        return Listening(protocol_factory, await bound(TCP, host, port))
 
     async def create_datagram_endpoint(
         self,
@@ -141,31 +141,3 @@ def widen(transport: Any) -> None:
     kernel = transport.get_extra_info("socket")
     if kernel is not None:  # the stack's has none
         kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BURST)
-
-
-async def _listen(host: str | None, port: int) -> list[socket.socket]:
-    """Return sockets that listen at every address of a host; None is all addresses."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    opened: list[socket.socket] = []
-    lacking: OSError | None = None
-    try:
-        for family, _, _, _, place in dict.fromkeys(found):
-            try:
-                one = socket.socket(family, socket.SOCK_STREAM)
-            except OSError as error:  # a machine without IPv6
-                lacking = error
-                continue
-            opened.append(one)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.bind(place)
-            one.listen(BACKLOG)
-        if lacking is not None and not opened:
-            raise lacking
-    except BaseException:
-        for one in opened:
-            one.close()
-        raise
-    return opened
