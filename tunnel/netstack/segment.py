@@ -12,7 +12,6 @@ from enum import IntFlag
 from typing import Final, NamedTuple
 
 HEADER_BYTES: Final = 20
-MAX_OPTION_BYTES: Final = 40
 MAX_WINDOW_SHIFT: Final = 14  # RFC 7323, section 2.3
 
 _HEADER: Final = struct.Struct("!HHIIBBHHH")
