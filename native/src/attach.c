@@ -74,6 +74,7 @@ void tc_worker_drop_outer(tc_worker *worker, uint32_t path) {
     unwatch(worker, worker->outers[path].fd4);
     unwatch(worker, worker->outers[path].fd6);
     worker->outers[path] = TC_OUTER_NONE;
+    tc_uplink_renew(&worker->uplinks[path]);
 }
 
 int tc_link_attach(tc_engine *engine, uint32_t index, int fd, uint32_t flags, uint32_t mtu) {

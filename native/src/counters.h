@@ -22,7 +22,11 @@
     X(TX_STAGED, "tx_staged")                       /* waited for a key; not a drop */             \
     X(TX_STAGE_OVERFLOW, "tx_stage_overflow")       /* oldest staged packet made room */           \
     X(TX_STAGE_DROPPED, "tx_stage_dropped")         /* staged when the peer gave up or went */     \
-    X(TX_NO_MEMORY, "tx_no_memory")                 /* no memory to stage */                       \
+    X(TX_QUEUED, "tx_queued")                       /* waited for a slow path; not a drop */       \
+    X(TX_QUEUE_LATE, "tx_queue_late")               /* there longer than its flow should */        \
+    X(TX_QUEUE_MARKED, "tx_queue_marked")           /* told of that congestion; not a drop */      \
+    X(TX_QUEUE_OVERFLOW, "tx_queue_overflow")       /* of the longest queue, for more memory */    \
+    X(TX_NO_MEMORY, "tx_no_memory")                 /* no memory to stage or to queue */           \
     X(TX_SEAL_FAILED, "tx_seal_failed")             /* the cipher failed */                        \
     X(TX_SEGMENT_REFUSED, "tx_segment_refused")     /* UDP_SEGMENT sends repeated without it */    \
     X(TX_SOURCE_FORGOTTEN, "tx_source_forgotten")   /* local address no longer valid; retried */   \

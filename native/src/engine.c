@@ -46,7 +46,8 @@ static int init_parts(tc_engine *engine) {
         error = tc_worker_init(&engine->workers[i], engine, i);
     if (!error)
         error =
-            tc_sender_init(&engine->sender, engine, engine->workers[0].outers, &engine->counters);
+            tc_sender_init(&engine->sender, engine, engine->workers[0].outers, NULL,
+                           &engine->counters);
     return error;
 }
 

@@ -154,6 +154,8 @@ int tc_host_write(tc_engine *engine, const uint8_t *data, uint32_t size) {
     if (lent) {
         host->unread |= tc_worker_send(worker, data, size, host->undrained);
         host->undrained = false;
+        if (worker->behind)
+            give_back(worker); /* it tries again by itself */
     }
     pthread_mutex_unlock(&host->lock);
     return lent ? 0 : -EAGAIN;

@@ -6,10 +6,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "ecn.h"
 #include "engine.h"
 #include "packet.h"
 
-enum { MESSAGE_DATA = 4, ECN_ECT1 = 1, ECN_ECT0 = 2, ECN_CE = 3 };
+enum { MESSAGE_DATA = 4 };
 
 int tc_receiver_init(tc_receiver *receiver, tc_engine *engine, const tc_link *link,
                      tc_counters *counters) {
@@ -42,35 +43,6 @@ void tc_receiver_free(tc_receiver *receiver) {
 
 /* ---- the inner packet ---- */
 
-static void set_ecn(uint8_t *packet, uint8_t ecn) {
-    if (packet[0] >> 4 == 6) {
-        packet[1] = (uint8_t)((packet[1] & ~0x30) | ecn << 4);
-        return;
-    }
-    /* Adjusted, not computed anew (RFC 1624): a wrong checksum must stay wrong. */
-    uint16_t before = tc_get_be16(packet);
-    packet[1] = (uint8_t)((packet[1] & ~3) | ecn);
-    uint32_t sum =
-        (uint16_t)~tc_get_be16(packet + 10) + (uint32_t)(uint16_t)~before + tc_get_be16(packet);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    tc_put_be16(packet + 10, (uint16_t)~sum);
-}
-
-/* RFC 6040, figure 4. False where the packet must be dropped. */
-static bool fold_ecn(uint8_t *packet, uint8_t outer) {
-    uint8_t inner = packet[0] >> 4 == 4 ? packet[1] & 3 : (packet[1] >> 4) & 3;
-    if (outer == ECN_CE) {
-        if (inner == 0)
-            return false;
-        if (inner != ECN_CE)
-            set_ecn(packet, ECN_CE);
-    } else if (outer == ECN_ECT1 && inner == ECN_ECT0) {
-        set_ecn(packet, ECN_ECT1);
-    }
-    return true;
-}
-
 /* To the link, or to the userspace stack where it has claimed the packet. */
 static void pass_on(tc_receiver *receiver, const uint8_t *packet, uint32_t total) {
     const tc_engine *engine = receiver->engine;
@@ -100,7 +72,7 @@ static void deliver(tc_receiver *receiver, const tc_peer *peer, uint8_t *packet,
                                          : tc_allowedips_find6(allowed, packet + 8);
     if (owner != peer->id)
         tc_count(receiver->counters, TC_COUNT_RX_SOURCE_REFUSED, 1);
-    else if (outer_ecn && !fold_ecn(packet, outer_ecn))
+    else if (outer_ecn && !tc_ecn_fold(packet, outer_ecn))
         tc_count(receiver->counters, TC_COUNT_RX_ECN_DROPPED, 1);
     else
         pass_on(receiver, packet, total);

@@ -6,16 +6,18 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "ecn.h"
 #include "engine.h"
 #include "packet.h"
 
 enum { MESSAGE_DATA = 4, PADDING = 16, ROOM = TC_DATA_OVERHEAD + PADDING };
 
 int tc_sender_init(tc_sender *sender, tc_engine *engine, const tc_outer *outers,
-                   tc_counters *counters) {
+                   tc_uplink *uplinks, tc_counters *counters) {
     memset(sender, 0, sizeof *sender);
     sender->engine = engine;
     sender->outers = outers;
+    sender->uplinks = uplinks;
     sender->counters = counters;
     sender->batch.counters = counters;
     sender->batch.events = &engine->events;
@@ -71,10 +73,6 @@ static void commit(tc_sender *sender, tc_session *session, uint64_t counter, uin
     sender->used += padding + TC_DATA_OVERHEAD;
 }
 
-static uint8_t ecn_of(const uint8_t *packet) {
-    return packet[0] >> 4 == 4 ? packet[1] & 3 : (packet[1] >> 4) & 3;
-}
-
 /* The current session if `count` more packets may leave under it. */
 static tc_session *usable(const tc_peer *peer, uint32_t count, uint64_t now, uint64_t *counter) {
     tc_session *session = peer->current;
@@ -105,11 +103,24 @@ static void stage(tc_sender *sender, tc_peer *peer, tc_unit *unit) {
     tc_peer_want_handshake(sender->engine, peer);
 }
 
-static bool has_endpoint(tc_peer *peer) {
+/* The path to the peer, -1 where its address is not known. */
+static int path_of(tc_peer *peer) {
     pthread_mutex_lock(&peer->lock);
-    bool known = peer->endpoint.family != 0;
+    int path = peer->endpoint.family ? peer->endpoint.path : -1;
     pthread_mutex_unlock(&peer->lock);
-    return known;
+    return path;
+}
+
+/* Whether what goes by that path has to wait for its turn. */
+static bool waits(const tc_sender *sender, int path) {
+    return sender->uplinks && !sender->draining && tc_uplink_holds(&sender->uplinks[path]);
+}
+
+static void queue(tc_sender *sender, int path, tc_unit *unit) {
+    uint8_t *scratch = reserve(sender, tc_unit_largest(unit));
+    for (uint32_t length; (length = tc_unit_next(unit, scratch)) > 0;)
+        tc_uplink_put(&sender->uplinks[path], scratch, length, sender->batch.now,
+                      sender->counters);
 }
 
 bool tc_sender_unit(tc_sender *sender, tc_unit *unit) {
@@ -123,9 +134,14 @@ bool tc_sender_unit(tc_sender *sender, tc_unit *unit) {
         return false;
     }
     tc_peer_stir(engine, peer);
-    if (!has_endpoint(peer)) {
+    int path = path_of(peer);
+    if (path < 0) {
         tc_count(sender->counters, TC_COUNT_TX_NO_ENDPOINT, unit->count);
         return false;
+    }
+    if (waits(sender, path)) {
+        queue(sender, path, unit);
+        return true;
     }
     uint64_t now = sender->batch.now, counter;
     tc_session *session = usable(peer, unit->count, now, &counter);
@@ -133,7 +149,7 @@ bool tc_sender_unit(tc_sender *sender, tc_unit *unit) {
         stage(sender, peer, unit);
         return true;
     }
-    uint8_t ecn = ecn_of(packet);
+    uint8_t ecn = tc_ecn_of(packet);
     uint32_t largest = tc_unit_largest(unit);
     for (;;) {
         uint32_t length = tc_unit_next(unit, reserve(sender, largest));
@@ -146,7 +162,7 @@ bool tc_sender_unit(tc_sender *sender, tc_unit *unit) {
 }
 
 int tc_sender_staged(tc_sender *sender, tc_peer *peer, bool keepalive) {
-    if (!has_endpoint(peer))
+    if (path_of(peer) < 0)
         return -EDESTADDRREQ;
     uint64_t now = sender->batch.now, counter;
     if (!peer->current || tc_session_expired(peer->current, now))
@@ -164,7 +180,7 @@ int tc_sender_staged(tc_sender *sender, tc_peer *peer, bool keepalive) {
         session = usable(peer, 1, now, &counter);
         if (session) {
             memcpy(reserve(sender, staged->length), staged->packet, staged->length);
-            commit(sender, session, counter, staged->length, ecn_of(staged->packet));
+            commit(sender, session, counter, staged->length, tc_ecn_of(staged->packet));
         } else {
             tc_count(sender->counters, TC_COUNT_TX_STAGE_DROPPED, 1);
         }
@@ -224,6 +240,10 @@ static void account(tc_sender *sender, const tc_message *run, bool data) {
     tc_count(sender->counters, TC_COUNT_TX_BYTES, bytes);
     tc_count(sender->counters, TC_COUNT_TX_CALLS, 1);
     tc_peer_sent(run->peer, sent, bytes, data, sender->batch.now);
+    uint8_t path = run->to.path;
+    if (sender->uplinks && !sender->draining)
+        tc_uplink_sent(&sender->uplinks[path], &sender->outers[path], (uint32_t)bytes,
+                       sender->batch.now);
 }
 
 void tc_sender_flush(tc_sender *sender) {
@@ -241,4 +261,33 @@ void tc_sender_flush(tc_sender *sender) {
     }
     sender->count = 0;
     sender->used = 0;
+}
+
+/* ---- what has waited ---- */
+
+static void drain(tc_sender *sender, tc_uplink *uplink, const tc_outer *outer) {
+    uint64_t now = sender->batch.now, room = tc_uplink_room(uplink, outer, now);
+    for (tc_queued *queued; (queued = tc_uplink_take(uplink, &room, now, sender->counters));) {
+        /* As if the link had given it now: its peer, its key and its path may be others. */
+        tc_unit unit;
+        if (!tc_unit_open(&unit, NULL, queued->packet, queued->length))
+            (void)tc_sender_unit(sender, &unit);
+        free(queued);
+    }
+    tc_sender_flush(sender);
+    tc_uplink_gave(uplink, outer);
+}
+
+bool tc_sender_drain(tc_sender *sender) {
+    bool more = false;
+    sender->draining = true;
+    for (uint32_t path = 0; path < TC_MAX_PATHS; path++) {
+        tc_uplink *uplink = &sender->uplinks[path];
+        if (!tc_uplink_has(uplink))
+            continue;
+        drain(sender, uplink, &sender->outers[path]);
+        more |= tc_uplink_has(uplink);
+    }
+    sender->draining = false;
+    return more;
 }

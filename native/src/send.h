@@ -8,6 +8,7 @@
 #include "outer.h"
 #include "segment.h"
 #include "session.h"
+#include "uplink.h"
 
 #define TC_DATA_HEADER 16
 #define TC_DATA_OVERHEAD (TC_DATA_HEADER + TC_TAG_BYTES)
@@ -30,6 +31,7 @@ typedef struct {
 typedef struct {
     struct tc_engine *engine;
     const tc_outer *outers;
+    tc_uplink *uplinks; /* TC_MAX_PATHS; NULL: nothing waits here */
     tc_counters *counters;
     tc_aead *aead;
     uint8_t *buffer;
@@ -39,16 +41,19 @@ typedef struct {
     tc_aead_job jobs[TC_SEND_PACKETS];
     tc_message messages[TC_SEND_PACKETS];
     tc_outer_batch batch; /* batch.now is the time of everything here */
+    bool draining;        /* what comes has waited */
 } tc_sender;
 
 int tc_sender_init(tc_sender *sender, struct tc_engine *engine, const tc_outer *outers,
-                   tc_counters *counters);
+                   tc_uplink *uplinks, tc_counters *counters);
 void tc_sender_free(tc_sender *sender);
-/* Takes a unit of the link: sealed into the batch, staged, or dropped and counted. False when
+/* Takes a unit of the link: sealed into the batch, queued, staged, or dropped and counted. False when
  * there is nowhere to send it, which the source deserves to hear. */
 bool tc_sender_unit(tc_sender *sender, tc_unit *unit);
 /* Seals and sends what was taken. */
 void tc_sender_flush(tc_sender *sender);
+/* Sends of what is queued as much as may leave now; whether some of it still waits. */
+bool tc_sender_drain(tc_sender *sender);
 /* Sends what the peer has staged, or one keepalive if asked and nothing is. 0, -ENOKEY without a
  * usable session, -EDESTADDRREQ without an endpoint. */
 int tc_sender_staged(tc_sender *sender, struct tc_peer *peer, bool keepalive);

@@ -17,7 +17,7 @@
  * enough to stay in the caches and to let the other direction in. */
 enum { BATCH_BYTES = 64 * 1024, BATCH_PACKETS = 64 };
 
-/* Milliseconds after which a full link is tried again where nothing else happens. */
+/* Milliseconds after which a full link or a slow path is tried again where nothing else happens. */
 enum { RETRY = 1 };
 
 int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
@@ -26,8 +26,10 @@ int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
     worker->link.fd = -1;
     tc_host_init(&worker->host);
     tc_gather_init(&worker->gather);
-    for (int path = 0; path < TC_MAX_PATHS; path++)
+    for (int path = 0; path < TC_MAX_PATHS; path++) {
         worker->outers[path] = TC_OUTER_NONE;
+        tc_uplink_init(&worker->uplinks[path]);
+    }
     worker->epoll = epoll_create1(EPOLL_CLOEXEC);
     worker->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (worker->epoll < 0 || worker->wake < 0)
@@ -37,7 +39,8 @@ int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
         return -ENOMEM;
     int error = tc_worker_watch(worker, worker->wake, TC_SLOT_WAKE);
     if (!error)
-        error = tc_sender_init(&worker->sender, engine, worker->outers, &worker->counters);
+        error = tc_sender_init(&worker->sender, engine, worker->outers, worker->uplinks,
+                               &worker->counters);
     if (!error)
         error = tc_receiver_init(&worker->receiver, engine, &worker->link, &worker->counters);
     return error;
@@ -48,6 +51,8 @@ void tc_worker_free(tc_worker *worker) {
         return; /* never initialised */
     tc_host_free(&worker->host);
     tc_sender_free(&worker->sender);
+    for (int path = 0; path < TC_MAX_PATHS; path++)
+        tc_uplink_free(&worker->uplinks[path]);
     tc_receiver_free(&worker->receiver);
     if (worker->input)
         tc_wipe(worker->input, TC_LINK_READ_BYTES);
@@ -201,7 +206,8 @@ static void serve(tc_worker *worker, const struct epoll_event *ready, int count)
             gone = serve_link(worker, &engine->port);
     }
     bool link_behind = tc_coalescer_retry(&worker->receiver.coalescer);
-    worker->behind = tc_coalescer_retry(&worker->receiver.port) || link_behind;
+    bool port_behind = tc_coalescer_retry(&worker->receiver.port);
+    worker->behind = tc_sender_drain(&worker->sender) || port_behind || link_behind;
     bool moves = count && note_place(worker, ready[0].data.u32);
     int fd = worker->link.fd, port = engine->port.fd;
     if (!dead)
@@ -289,6 +295,7 @@ bool tc_worker_send(tc_worker *worker, const uint8_t *data, uint32_t size, bool 
         size -= length;
     }
     tc_sender_flush(sender);
+    worker->behind |= tc_sender_drain(sender);
     tc_unlock(engine);
     return answered;
 }

@@ -15,6 +15,7 @@
 #include "place.h"
 #include "receive.h"
 #include "send.h"
+#include "uplink.h"
 #include "urgency.h"
 #include "waker.h"
 
@@ -34,6 +35,7 @@ typedef struct tc_worker {
     /* Descriptors change under the exclusive lock. */
     tc_link link;
     tc_outer outers[TC_MAX_PATHS];
+    tc_uplink uplinks[TC_MAX_PATHS]; /* of whose turn it is */
     uint32_t attached; /* times that outers were */
     tc_waker waker;
     tc_counters counters;
@@ -45,7 +47,7 @@ typedef struct tc_worker {
     bool waited; /* for the round that is going on */
     tc_place place;
     uint32_t watched; /* `attached` when the sockets were last watched for place's sake */
-    bool behind;      /* a full link has left something waiting */
+    bool behind;      /* a full link or a slow path has left something waiting */
     tc_sender sender;
     tc_receiver receiver;
     uint8_t *input; /* TC_LINK_READ_BYTES */

@@ -1,0 +1,56 @@
+/* Measuring how fast sockets drain. */
+#include "drain.h"
+
+/* A measurement goes on for so long and over so many bytes, or for so long whatever it finds.
+ * Drains come in bursts: a packet, or all that a radio sends in one go. */
+static const uint64_t WINDOW = 10 * 1000 * 1000, LONGEST = 200 * 1000 * 1000; /* nanoseconds */
+static const uint64_t SECOND = 1000 * 1000 * 1000;
+enum { ENOUGH = 4 << 10 };
+
+void tc_drain_init(tc_drain *drain) {
+    *drain = (tc_drain){.limit = TC_DRAIN_WIDE};
+}
+
+static void begin(tc_drain *drain, uint64_t now) {
+    drain->since = now;
+    drain->drained = 0;
+}
+
+static void learn(tc_drain *drain, uint64_t took) {
+    uint64_t found = drain->drained * SECOND / took;
+    drain->rate = drain->rate ? (3 * drain->rate + found) / 4 : found;
+    uint64_t limit = drain->rate * TC_DRAIN_TIME / SECOND;
+    drain->limit = limit < TC_DRAIN_LEAST  ? TC_DRAIN_LEAST
+                   : limit > TC_DRAIN_MOST ? TC_DRAIN_MOST
+                                           : limit;
+}
+
+void tc_drain_look(tc_drain *drain, uint64_t waiting, bool wanted, uint64_t now) {
+    if (drain->left > waiting)
+        drain->drained += drain->left - waiting;
+    drain->left = waiting;
+    if (!waiting) {
+        /* It ran dry, so it may be faster than what was given says. */
+        drain->since = 0;
+        if (wanted && drain->limit < TC_DRAIN_WIDE)
+            drain->limit *= 2;
+        return;
+    }
+    if (!drain->since) {
+        begin(drain, now);
+        return;
+    }
+    uint64_t took = now - drain->since;
+    if ((took >= WINDOW && drain->drained >= ENOUGH) || took >= LONGEST) {
+        learn(drain, took);
+        begin(drain, now);
+    }
+}
+
+void tc_drain_gave(tc_drain *drain, uint64_t waiting) {
+    drain->left = waiting;
+}
+
+uint64_t tc_drain_takes(const tc_drain *drain, uint64_t bytes) {
+    return drain->rate ? bytes * SECOND / drain->rate : 0;
+}

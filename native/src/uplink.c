@@ -1,0 +1,99 @@
+/* Looking at a path's sockets, and queuing for them. */
+#include "uplink.h"
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+
+/* A wide path is looked at once in so many bytes. */
+enum { LOOK = 64 << 10 };
+/* What the kernel counts for a packet beside its bytes, at least. */
+enum { ABOUT_A_PACKET = 768 };
+
+void tc_uplink_init(tc_uplink *uplink) {
+    *uplink = (tc_uplink){0};
+    tc_drain_init(&uplink->drain);
+}
+
+void tc_uplink_free(tc_uplink *uplink) {
+    tc_fairqueue_free(uplink->queue);
+}
+
+void tc_uplink_renew(tc_uplink *uplink) {
+    tc_drain_init(&uplink->drain);
+    uplink->wanted = false;
+}
+
+/* Bytes in the sockets and in the queues below them. */
+static uint64_t waiting(const tc_outer *outer) {
+    const int fds[TC_OUTER_SOCKETS] = {outer->fd4, outer->fd6, outer->connected};
+    uint64_t sum = 0;
+    for (int i = 0; i < TC_OUTER_SOCKETS; i++) {
+        int bytes = 0;
+        if (fds[i] >= 0 && !ioctl(fds[i], SIOCOUTQ, &bytes))
+            sum += (uint64_t)bytes;
+    }
+    return sum;
+}
+
+bool tc_uplink_has(const tc_uplink *uplink) {
+    return uplink->queue && !tc_fairqueue_is_empty(uplink->queue);
+}
+
+bool tc_uplink_holds(const tc_uplink *uplink) {
+    const tc_drain *drain = &uplink->drain;
+    return drain->limit < TC_DRAIN_WIDE || drain->left > drain->limit || tc_uplink_has(uplink);
+}
+
+void tc_uplink_put(tc_uplink *uplink, const uint8_t *packet, uint32_t length, uint64_t now,
+                   tc_counters *counters) {
+    if (!uplink->queue) {
+        uint64_t seed = now;
+        (void)!getrandom(&seed, sizeof seed, GRND_NONBLOCK);
+        uplink->queue = tc_fairqueue_new(seed);
+    }
+    int displaced = uplink->queue ? tc_fairqueue_put(uplink->queue, packet, length, now) : -1;
+    if (displaced < 0) {
+        tc_count(counters, TC_COUNT_TX_NO_MEMORY, 1);
+        return;
+    }
+    tc_count(counters, TC_COUNT_TX_QUEUED, 1);
+    tc_count(counters, TC_COUNT_TX_QUEUE_OVERFLOW, (uint64_t)displaced);
+}
+
+void tc_uplink_sent(tc_uplink *uplink, const tc_outer *outer, uint32_t bytes, uint64_t now) {
+    uplink->unseen += bytes;
+    if (uplink->unseen < LOOK)
+        return;
+    uplink->unseen = 0;
+    tc_drain_look(&uplink->drain, waiting(outer), false, now);
+}
+
+uint64_t tc_uplink_room(tc_uplink *uplink, const tc_outer *outer, uint64_t now) {
+    tc_drain *drain = &uplink->drain;
+    tc_drain_look(drain, waiting(outer), uplink->wanted, now);
+    uplink->wanted = false;
+    return drain->left < drain->limit ? drain->limit - drain->left : 0;
+}
+
+tc_queued *tc_uplink_take(tc_uplink *uplink, uint64_t *room, uint64_t now, tc_counters *counters) {
+    if (!*room) {
+        uplink->wanted = tc_uplink_has(uplink);
+        return NULL;
+    }
+    /* Two packets on their way at the far end of the socket are no standing queue. */
+    uint64_t target = TC_CODEL_TARGET + tc_drain_takes(&uplink->drain, TC_DRAIN_LEAST);
+    tc_fairqueue_losses losses = {0};
+    tc_queued *queued = tc_fairqueue_take(uplink->queue, target, now, &losses);
+    tc_count(counters, TC_COUNT_TX_QUEUE_LATE, losses.late);
+    tc_count(counters, TC_COUNT_TX_QUEUE_MARKED, losses.marked);
+    if (queued) {
+        uint64_t cost = queued->length + ABOUT_A_PACKET;
+        *room -= *room < cost ? *room : cost;
+    }
+    return queued;
+}
+
+void tc_uplink_gave(tc_uplink *uplink, const tc_outer *outer) {
+    tc_drain_gave(&uplink->drain, waiting(outer));
+}
