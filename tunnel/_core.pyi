@@ -18,6 +18,7 @@ class _Library:
     TC_NO_AVX512: int
     TC_NO_AVX2: int
     TC_NO_IFMA: int
+    TC_NO_UPLINK_QUEUE: int
     TC_REAL_TIME: int
     TC_LINK_VNET_HDR: int
     TC_LINK_USO: int

@@ -40,6 +40,7 @@ NO_COALESCE_UDP: Final[int] = lib.TC_NO_COALESCE_UDP
 NO_AVX512: Final[int] = lib.TC_NO_AVX512
 NO_AVX2: Final[int] = lib.TC_NO_AVX2
 NO_IFMA: Final[int] = lib.TC_NO_IFMA
+NO_UPLINK_QUEUE: Final[int] = lib.TC_NO_UPLINK_QUEUE
 REAL_TIME: Final[int] = lib.TC_REAL_TIME
 LINK_VNET_HDR: Final[int] = lib.TC_LINK_VNET_HDR
 LINK_USO: Final[int] = lib.TC_LINK_USO

@@ -107,9 +107,10 @@ _WITHOUT_FLAGS: Final = {
     "udp-gro": lib.TC_NO_UDP_GRO,
     "coalesce-tcp": lib.TC_NO_COALESCE_TCP,
     "coalesce-udp": lib.TC_NO_COALESCE_UDP,
+    "uplink-queue": lib.TC_NO_UPLINK_QUEUE,
 }
 WITHOUT_CHOICES: Final = tuple(_WITHOUT_FLAGS)
-"""What `--without` takes: facilities of the kernel. Those without a flag are others' to heed."""
+"""What `--without` takes: facilities. Those without a flag are others' to heed."""
 
 
 def seal(key: Buffer, counter: int, data: Buffer) -> bytes:

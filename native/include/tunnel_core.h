@@ -15,7 +15,8 @@
 #define TC_MESSAGE_MAX 160
 #define TC_NO_PEER 0xffffffff
 
-/* tc_options.flags: each forces the fallback of one facility of the kernel or the processor. */
+/* tc_options.flags: each forces the fallback of one facility of the kernel or the processor, or does
+ * without one of ours. */
 #define TC_NO_UDP_SEGMENT 1
 #define TC_NO_UDP_GRO 2
 #define TC_NO_COALESCE_TCP 4
@@ -23,6 +24,7 @@
 #define TC_NO_AVX512 16
 #define TC_NO_AVX2 32
 #define TC_NO_IFMA 128
+#define TC_NO_UPLINK_QUEUE 256
 /* And one that asks: workers run in real time where the process may, and else as ever. */
 #define TC_REAL_TIME 64
 

@@ -67,6 +67,7 @@ static void disconnect(tc_worker *worker, uint32_t path) {
                                &nobody))
             break;
     outer->connected = -1;
+    tc_uplink_renew(&worker->uplinks[path]);
 }
 
 void tc_worker_drop_outer(tc_worker *worker, uint32_t path) {

@@ -21,7 +21,7 @@
     X(TX_NO_SOCKET, "tx_no_socket")                 /* no socket for the path or the family */     \
     X(TX_STAGED, "tx_staged")                       /* waited for a key; not a drop */             \
     X(TX_STAGE_OVERFLOW, "tx_stage_overflow")       /* oldest staged packet made room */           \
-    X(TX_STAGE_DROPPED, "tx_stage_dropped")         /* staged when the peer gave up or went */     \
+    X(TX_STAGE_DROPPED, "tx_stage_dropped")         /* staged for too long, or the peer went */    \
     X(TX_QUEUED, "tx_queued")                       /* waited for a slow path; not a drop */       \
     X(TX_QUEUE_LATE, "tx_queue_late")               /* there longer than its flow should */        \
     X(TX_QUEUE_MARKED, "tx_queue_marked")           /* told of that congestion; not a drop */      \

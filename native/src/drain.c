@@ -4,6 +4,7 @@
 /* A measurement goes on for so long and over so many bytes, or for so long whatever it finds.
  * Drains come in bursts: a packet, or all that a radio sends in one go. */
 static const uint64_t WINDOW = 10 * 1000 * 1000, LONGEST = 200 * 1000 * 1000; /* nanoseconds */
+static const uint64_t STALL = 50 * 1000 * 1000;
 static const uint64_t SECOND = 1000 * 1000 * 1000;
 enum { ENOUGH = 4 << 10 };
 
@@ -49,6 +50,10 @@ void tc_drain_look(tc_drain *drain, uint64_t waiting, bool wanted, uint64_t now)
 
 void tc_drain_gave(tc_drain *drain, uint64_t waiting) {
     drain->left = waiting;
+}
+
+bool tc_drain_stalls(const tc_drain *drain, uint64_t now) {
+    return drain->since && !drain->drained && now - drain->since > STALL;
 }
 
 uint64_t tc_drain_takes(const tc_drain *drain, uint64_t bytes) {

@@ -1,11 +1,12 @@
 /* How fast the sockets of a path drain, and so how much may wait in them: a time's worth, not a
  * number of bytes.
  *
- * A socket takes megabytes before it is full. On a fast link that is nothing, on a slow one seconds,
- * and whatever comes next waits for them. What waits, in the socket and in the queues of the device
- * below it, can be asked for; so between two looks it shows how fast it became less, and what may
- * wait is what leaves in TC_DRAIN_TIME at that rate. A path where next to nothing ever waits, or
- * that is so fast that this would be more than TC_DRAIN_WIDE, is wide and hardly looked at. */
+ * A socket takes megabytes before it is full. On a fast link that is nothing, on a slow one
+ * seconds, and whatever comes next waits for them. What waits, in the socket and in the queues of
+ * the device below it, can be asked for; so between two looks it shows how fast it became less, and
+ * what may wait is what leaves in TC_DRAIN_TIME at that rate. A path where next to nothing ever
+ * waits, or that is so fast that this would be more than TC_DRAIN_WIDE, is wide and hardly looked
+ * at. */
 #ifndef TC_DRAIN_H
 #define TC_DRAIN_H
 
@@ -18,10 +19,10 @@
 enum { TC_DRAIN_WIDE = 256 << 10, TC_DRAIN_LEAST = 4 << 10, TC_DRAIN_MOST = 8 << 20 };
 
 typedef struct {
-    uint64_t limit; /* bytes that may wait */
-    uint64_t rate;  /* bytes a second, 0 until it is known */
-    uint64_t left;  /* bytes that waited after the last look, with what was given then */
-    uint64_t since; /* when the measurement that goes on began; 0: none does */
+    uint64_t limit;   /* bytes that may wait */
+    uint64_t rate;    /* bytes a second, 0 until it is known */
+    uint64_t left;    /* bytes that waited after the last look, with what was given then */
+    uint64_t since;   /* when the measurement that goes on began; 0: none does */
     uint64_t drained; /* bytes, in it */
 } tc_drain;
 
@@ -30,6 +31,8 @@ void tc_drain_init(tc_drain *drain);
 void tc_drain_look(tc_drain *drain, uint64_t waiting, bool wanted, uint64_t now);
 /* So much waits after it was. */
 void tc_drain_gave(tc_drain *drain, uint64_t waiting);
+/* Whether nothing has left for a while. */
+bool tc_drain_stalls(const tc_drain *drain, uint64_t now);
 /* Nanoseconds that so many bytes take; 0 while the rate is not known. */
 uint64_t tc_drain_takes(const tc_drain *drain, uint64_t bytes);
 

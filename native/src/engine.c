@@ -45,9 +45,8 @@ static int init_parts(tc_engine *engine) {
     for (uint32_t i = 0; i < engine->options.workers && !error; i++)
         error = tc_worker_init(&engine->workers[i], engine, i);
     if (!error)
-        error =
-            tc_sender_init(&engine->sender, engine, engine->workers[0].outers, NULL,
-                           &engine->counters);
+        error = tc_sender_init(&engine->sender, engine, engine->workers[0].outers, NULL,
+                               &engine->counters);
     return error;
 }
 

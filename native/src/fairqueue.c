@@ -106,6 +106,10 @@ static tc_queued *pop(tc_fairqueue *queue, flow *from) {
 
 /* ---- in and out ---- */
 
+static bool too_old(const tc_queued *queued, uint64_t now) {
+    return now - queued->since > TC_FAIRQUEUE_LATEST;
+}
+
 /* Drops the older half of the longest queue: its sender hears of it soonest, nobody else does. */
 static int make_room(tc_fairqueue *queue) {
     flow *longest = &queue->flows[0];
@@ -172,8 +176,9 @@ tc_queued *tc_fairqueue_take(tc_fairqueue *queue, uint64_t target, uint64_t now,
                 one->listed = false;
             continue;
         }
-        if (tc_codel_drops(&one->codel, now - queued->since, one->bytes, target, now)) {
-            if (!tc_ecn_mark(queued->packet)) {
+        bool late = too_old(queued, now);
+        if (tc_codel_drops(&one->codel, now - queued->since, one->bytes, target, now) || late) {
+            if (late || !tc_ecn_mark(queued->packet)) {
                 losses->late++;
                 free(queued);
                 continue;
@@ -183,4 +188,16 @@ tc_queued *tc_fairqueue_take(tc_fairqueue *queue, uint64_t target, uint64_t now,
         one->deficit -= (int32_t)queued->length;
         return queued;
     }
+}
+
+uint32_t tc_fairqueue_clear(tc_fairqueue *queue, uint64_t now) {
+    uint32_t dropped = 0;
+    for (uint32_t i = 0; i < TC_FAIRQUEUE_FLOWS; i++) {
+        flow *one = &queue->flows[i];
+        while (one->oldest && too_old(one->oldest, now)) {
+            free(pop(queue, one));
+            dropped++;
+        }
+    }
+    return dropped;
 }

@@ -1,9 +1,9 @@
 /* Flow queuing with CoDel (RFC 8290): a bulk transfer waits behind itself, not everything behind
  * it.
  *
- * Packets are put into queues by flow, and the queues have their turns round robin, by bytes. A flow
- * that was empty goes first, so that a ping, a key stroke or an acknowledgment passes a standing
- * queue at once. Each queue is kept short by CoDel. */
+ * Packets are put into queues by flow, and the queues have their turns round robin, by bytes. A
+ * flow that was empty goes first, so that a ping, a key stroke or an acknowledgment passes a
+ * standing queue at once. Each queue is kept short by CoDel. */
 #ifndef TC_FAIRQUEUE_H
 #define TC_FAIRQUEUE_H
 
@@ -11,6 +11,8 @@
 #include "core.h"
 
 enum { TC_FAIRQUEUE_FLOWS = 256, TC_FAIRQUEUE_BYTES = 4 << 20 };
+/* Nanoseconds after which a packet is of no use to anybody: who sent it has sent it again. */
+#define TC_FAIRQUEUE_LATEST UINT64_C(3000000000)
 
 typedef struct tc_queued {
     struct tc_queued *next;
@@ -36,5 +38,8 @@ int tc_fairqueue_put(tc_fairqueue *queue, const uint8_t *packet, uint32_t length
 /* Takes the next packet, which the caller frees; NULL when there is none. `target` is CoDel's. */
 tc_queued *tc_fairqueue_take(tc_fairqueue *queue, uint64_t target, uint64_t now,
                              tc_fairqueue_losses *losses);
+/* Drops what has waited for longer than TC_FAIRQUEUE_LATEST, for a path that takes nothing; answers
+ * how many. */
+uint32_t tc_fairqueue_clear(tc_fairqueue *queue, uint64_t now);
 
 #endif

@@ -11,8 +11,12 @@
 #include "core.h"
 #include "session.h"
 
+/* Nanoseconds that a packet waits for a key at most: three attempts at a handshake. */
+#define TC_STAGED_LATEST (15 * TC_SECOND)
+
 typedef struct tc_staged {
     struct tc_staged *next;
+    uint64_t since;
     uint32_t length;
     uint8_t packet[];
 } tc_staged;
@@ -56,7 +60,7 @@ void tc_peer_stir(struct tc_engine *engine, tc_peer *peer);
 void tc_peer_confirm(struct tc_engine *engine, tc_peer *peer);
 
 /* Keeps a packet until there is a key. Answers how many were dropped for it, or -ENOMEM. */
-int tc_stage_put(tc_peer *peer, const uint8_t *packet, uint32_t length);
+int tc_stage_put(tc_peer *peer, const uint8_t *packet, uint32_t length, uint64_t now);
 /* The whole stage, oldest first; the caller frees each packet. */
 tc_staged *tc_stage_take(tc_peer *peer);
 uint32_t tc_stage_drop(tc_peer *peer);

@@ -12,8 +12,8 @@
 
 enum { MESSAGE_DATA = 4, PADDING = 16, ROOM = TC_DATA_OVERHEAD + PADDING };
 
-int tc_sender_init(tc_sender *sender, tc_engine *engine, const tc_outer *outers,
-                   tc_uplink *uplinks, tc_counters *counters) {
+int tc_sender_init(tc_sender *sender, tc_engine *engine, const tc_outer *outers, tc_uplink *uplinks,
+                   tc_counters *counters) {
     memset(sender, 0, sizeof *sender);
     sender->engine = engine;
     sender->outers = outers;
@@ -92,7 +92,7 @@ static void keep_fresh(tc_engine *engine, const tc_session *session, uint64_t no
 static void stage(tc_sender *sender, tc_peer *peer, tc_unit *unit) {
     uint8_t *scratch = reserve(sender, tc_unit_largest(unit));
     for (uint32_t length; (length = tc_unit_next(unit, scratch)) > 0;) {
-        int displaced = tc_stage_put(peer, scratch, length);
+        int displaced = tc_stage_put(peer, scratch, length, sender->batch.now);
         if (displaced < 0) {
             tc_count(sender->counters, TC_COUNT_TX_NO_MEMORY, 1);
             continue;
@@ -119,8 +119,7 @@ static bool waits(const tc_sender *sender, int path) {
 static void queue(tc_sender *sender, int path, tc_unit *unit) {
     uint8_t *scratch = reserve(sender, tc_unit_largest(unit));
     for (uint32_t length; (length = tc_unit_next(unit, scratch)) > 0;)
-        tc_uplink_put(&sender->uplinks[path], scratch, length, sender->batch.now,
-                      sender->counters);
+        tc_uplink_put(&sender->uplinks[path], scratch, length, sender->batch.now, sender->counters);
 }
 
 bool tc_sender_unit(tc_sender *sender, tc_unit *unit) {
@@ -161,13 +160,24 @@ bool tc_sender_unit(tc_sender *sender, tc_unit *unit) {
     return true;
 }
 
+/* Drops what waited so long that who sent it has sent it again. */
+static tc_staged *without_late(tc_sender *sender, tc_staged *staged) {
+    uint64_t now = sender->batch.now;
+    for (tc_staged *next; staged && staged->since + TC_STAGED_LATEST < now; staged = next) {
+        next = staged->next;
+        tc_count(sender->counters, TC_COUNT_TX_STAGE_DROPPED, 1);
+        free(staged);
+    }
+    return staged;
+}
+
 int tc_sender_staged(tc_sender *sender, tc_peer *peer, bool keepalive) {
     if (path_of(peer) < 0)
         return -EDESTADDRREQ;
     uint64_t now = sender->batch.now, counter;
     if (!peer->current || tc_session_expired(peer->current, now))
         return -ENOKEY;
-    tc_staged *staged = tc_stage_take(peer);
+    tc_staged *staged = without_late(sender, tc_stage_take(peer));
     if (!staged && !keepalive)
         return 0;
     tc_session *session = NULL;
@@ -278,16 +288,18 @@ static void drain(tc_sender *sender, tc_uplink *uplink, const tc_outer *outer) {
     tc_uplink_gave(uplink, outer);
 }
 
-bool tc_sender_drain(tc_sender *sender) {
-    bool more = false;
+int tc_sender_drain(tc_sender *sender) {
+    int retry = 0;
     sender->draining = true;
-    for (uint32_t path = 0; path < TC_MAX_PATHS; path++) {
+    for (uint32_t path = 0; sender->uplinks && path < TC_MAX_PATHS; path++) {
         tc_uplink *uplink = &sender->uplinks[path];
         if (!tc_uplink_has(uplink))
             continue;
         drain(sender, uplink, &sender->outers[path]);
-        more |= tc_uplink_has(uplink);
+        if (tc_uplink_has(uplink) && retry != TC_RETRY)
+            retry =
+                tc_drain_stalls(&uplink->drain, sender->batch.now) ? TC_RETRY_STALLED : TC_RETRY;
     }
     sender->draining = false;
-    return more;
+    return retry;
 }

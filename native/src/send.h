@@ -14,6 +14,8 @@
 #define TC_DATA_OVERHEAD (TC_DATA_HEADER + TC_TAG_BYTES)
 #define TC_SEND_PACKETS TC_OUTER_BATCH
 #define TC_SEND_BYTES (256 * 1024)
+/* Milliseconds until a full link or a slow path is tried again; one that takes nothing at all. */
+enum { TC_RETRY = 1, TC_RETRY_STALLED = 10 };
 
 struct tc_engine;
 struct tc_peer;
@@ -47,13 +49,14 @@ typedef struct {
 int tc_sender_init(tc_sender *sender, struct tc_engine *engine, const tc_outer *outers,
                    tc_uplink *uplinks, tc_counters *counters);
 void tc_sender_free(tc_sender *sender);
-/* Takes a unit of the link: sealed into the batch, queued, staged, or dropped and counted. False when
- * there is nowhere to send it, which the source deserves to hear. */
+/* Takes a unit of the link: sealed into the batch, queued, staged, or dropped and counted. False
+ * when there is nowhere to send it, which the source deserves to hear. */
 bool tc_sender_unit(tc_sender *sender, tc_unit *unit);
 /* Seals and sends what was taken. */
 void tc_sender_flush(tc_sender *sender);
-/* Sends of what is queued as much as may leave now; whether some of it still waits. */
-bool tc_sender_drain(tc_sender *sender);
+/* Sends of what is queued as much as may leave now. Answers after how many milliseconds to try the
+ * rest, 0 where there is none. */
+int tc_sender_drain(tc_sender *sender);
 /* Sends what the peer has staged, or one keepalive if asked and nothing is. 0, -ENOKEY without a
  * usable session, -EDESTADDRREQ without an endpoint. */
 int tc_sender_staged(tc_sender *sender, struct tc_peer *peer, bool keepalive);

@@ -4,11 +4,12 @@
 
 #include "peer.h"
 
-int tc_stage_put(tc_peer *peer, const uint8_t *packet, uint32_t length) {
+int tc_stage_put(tc_peer *peer, const uint8_t *packet, uint32_t length, uint64_t now) {
     tc_staged *staged = malloc(sizeof *staged + length);
     if (!staged)
         return -ENOMEM;
     staged->next = NULL;
+    staged->since = now;
     staged->length = length;
     memcpy(staged->packet, packet, length);
     tc_staged *displaced = NULL;

@@ -9,6 +9,8 @@
 enum { LOOK = 64 << 10 };
 /* What the kernel counts for a packet beside its bytes, at least. */
 enum { ABOUT_A_PACKET = 768 };
+/* Nanoseconds: how often what is too old is looked for while nothing leaves. */
+static const uint64_t CLEAR = 100 * 1000 * 1000;
 
 void tc_uplink_init(tc_uplink *uplink) {
     *uplink = (tc_uplink){0};
@@ -24,16 +26,16 @@ void tc_uplink_renew(tc_uplink *uplink) {
     uplink->wanted = false;
 }
 
+static uint64_t waiting_in(int fd) {
+    int bytes = 0;
+    return fd >= 0 && !ioctl(fd, SIOCOUTQ, &bytes) ? (uint64_t)bytes : 0;
+}
+
 /* Bytes in the sockets and in the queues below them. */
 static uint64_t waiting(const tc_outer *outer) {
-    const int fds[TC_OUTER_SOCKETS] = {outer->fd4, outer->fd6, outer->connected};
-    uint64_t sum = 0;
-    for (int i = 0; i < TC_OUTER_SOCKETS; i++) {
-        int bytes = 0;
-        if (fds[i] >= 0 && !ioctl(fds[i], SIOCOUTQ, &bytes))
-            sum += (uint64_t)bytes;
-    }
-    return sum;
+    if (outer->connected >= 0)
+        return waiting_in(outer->connected); /* the others' share is next to nothing then */
+    return waiting_in(outer->fd4) + waiting_in(outer->fd6);
 }
 
 bool tc_uplink_has(const tc_uplink *uplink) {
@@ -79,6 +81,10 @@ uint64_t tc_uplink_room(tc_uplink *uplink, const tc_outer *outer, uint64_t now) 
 tc_queued *tc_uplink_take(tc_uplink *uplink, uint64_t *room, uint64_t now, tc_counters *counters) {
     if (!*room) {
         uplink->wanted = tc_uplink_has(uplink);
+        if (now - uplink->cleared >= CLEAR) {
+            uplink->cleared = now;
+            tc_count(counters, TC_COUNT_TX_QUEUE_LATE, tc_fairqueue_clear(uplink->queue, now));
+        }
         return NULL;
     }
     /* Two packets on their way at the far end of the socket are no standing queue. */

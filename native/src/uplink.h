@@ -18,6 +18,7 @@ typedef struct {
     tc_fairqueue *queue; /* NULL until it is needed */
     uint32_t unseen;     /* bytes sent since the last look, while the path is wide */
     bool wanted;         /* more was there than might leave */
+    uint64_t cleared;    /* when it was last looked for packets that are too old */
 } tc_uplink;
 
 void tc_uplink_init(tc_uplink *uplink);

@@ -17,10 +17,8 @@
  * enough to stay in the caches and to let the other direction in. */
 enum { BATCH_BYTES = 64 * 1024, BATCH_PACKETS = 64 };
 
-/* Milliseconds after which a full link or a slow path is tried again where nothing else happens. */
-enum { RETRY = 1 };
-
 int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
+    tc_uplink *uplinks = engine->options.flags & TC_NO_UPLINK_QUEUE ? NULL : worker->uplinks;
     worker->engine = engine;
     worker->index = index;
     worker->link.fd = -1;
@@ -39,8 +37,7 @@ int tc_worker_init(tc_worker *worker, tc_engine *engine, uint32_t index) {
         return -ENOMEM;
     int error = tc_worker_watch(worker, worker->wake, TC_SLOT_WAKE);
     if (!error)
-        error = tc_sender_init(&worker->sender, engine, worker->outers, worker->uplinks,
-                               &worker->counters);
+        error = tc_sender_init(&worker->sender, engine, worker->outers, uplinks, &worker->counters);
     if (!error)
         error = tc_receiver_init(&worker->receiver, engine, &worker->link, &worker->counters);
     return error;
@@ -142,7 +139,7 @@ static int next_events(tc_worker *worker, struct epoll_event *ready) {
         tc_urgency_go_on(&worker->urgency, now);
     } else {
         tc_gather_in_vain(gather);
-        count = epoll_wait(worker->epoll, ready, TC_SLOTS, worker->behind ? RETRY : -1);
+        count = epoll_wait(worker->epoll, ready, TC_SLOTS, worker->behind ? worker->behind : -1);
         now = tc_engine_now(worker->engine);
         tc_urgency_rest(&worker->urgency, now);
     }
@@ -207,7 +204,9 @@ static void serve(tc_worker *worker, const struct epoll_event *ready, int count)
     }
     bool link_behind = tc_coalescer_retry(&worker->receiver.coalescer);
     bool port_behind = tc_coalescer_retry(&worker->receiver.port);
-    worker->behind = tc_sender_drain(&worker->sender) || port_behind || link_behind;
+    worker->behind = tc_sender_drain(&worker->sender);
+    if (link_behind || port_behind)
+        worker->behind = TC_RETRY;
     bool moves = count && note_place(worker, ready[0].data.u32);
     int fd = worker->link.fd, port = engine->port.fd;
     if (!dead)
@@ -295,7 +294,9 @@ bool tc_worker_send(tc_worker *worker, const uint8_t *data, uint32_t size, bool 
         size -= length;
     }
     tc_sender_flush(sender);
-    worker->behind |= tc_sender_drain(sender);
+    int behind = tc_sender_drain(sender);
+    if (!worker->behind)
+        worker->behind = behind;
     tc_unlock(engine);
     return answered;
 }

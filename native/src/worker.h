@@ -36,7 +36,7 @@ typedef struct tc_worker {
     tc_link link;
     tc_outer outers[TC_MAX_PATHS];
     tc_uplink uplinks[TC_MAX_PATHS]; /* of whose turn it is */
-    uint32_t attached; /* times that outers were */
+    uint32_t attached;               /* times that outers were */
     tc_waker waker;
     tc_counters counters;
     tc_host host;
@@ -47,7 +47,8 @@ typedef struct tc_worker {
     bool waited; /* for the round that is going on */
     tc_place place;
     uint32_t watched; /* `attached` when the sockets were last watched for place's sake */
-    bool behind;      /* a full link or a slow path has left something waiting */
+    int behind;       /* milliseconds until what waits for a full link or a slow path is tried
+                         again; 0: nothing waits */
     tc_sender sender;
     tc_receiver receiver;
     uint8_t *input; /* TC_LINK_READ_BYTES */

@@ -23,7 +23,7 @@ CONFIRM_MAX: Final = 86_400  # seconds
 CRYPTO: Final = ("auto", "avx512ifma", "avx512", "avx2", "libcrypto")
 WITHOUT: Final = (
     "tun-offload", "tun-uso", "connected-udp", "udp-segment", "udp-gro", "coalesce-tcp",
-    "coalesce-udp",
+    "coalesce-udp", "uplink-queue",
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class Options:
 @_many(
     "--without",
     type=click.Choice(WITHOUT),
-    help="Do without this offload of the kernel, where it or a driver has it wrong.",
+    help="Do without this facility, where the kernel or a driver has it wrong.",
 )
 @_with_default(
     "--realtime",
