@@ -15,8 +15,8 @@
 #define TC_MESSAGE_MAX 160
 #define TC_NO_PEER 0xffffffff
 
-/* tc_options.flags: each forces the fallback of one facility of the kernel or the processor, or does
- * without one of ours. */
+/* tc_options.flags: each forces the fallback of one facility of the kernel or the processor, or
+ * does without one of ours. */
 #define TC_NO_UDP_SEGMENT 1
 #define TC_NO_UDP_GRO 2
 #define TC_NO_COALESCE_TCP 4
