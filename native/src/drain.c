@@ -9,7 +9,7 @@ static const uint64_t SECOND = 1000 * 1000 * 1000;
 enum { ENOUGH = 4 << 10 };
 
 void tc_drain_init(tc_drain *drain) {
-    *drain = (tc_drain){.limit = TC_DRAIN_WIDE};
+    *drain = (tc_drain){.limit = TC_DRAIN_FIRST};
 }
 
 static void begin(tc_drain *drain, uint64_t now) {
@@ -54,6 +54,15 @@ void tc_drain_gave(tc_drain *drain, uint64_t waiting) {
 
 bool tc_drain_stalls(const tc_drain *drain, uint64_t now) {
     return drain->since && !drain->drained && now - drain->since > STALL;
+}
+
+void tc_drain_glance(tc_drain *drain, uint64_t waiting) {
+    drain->left = waiting;
+    drain->since = 0;
+}
+
+bool tc_drain_is_narrow(const tc_drain *drain) {
+    return (drain->rate && drain->limit < TC_DRAIN_WIDE) || drain->left > drain->limit;
 }
 
 uint64_t tc_drain_takes(const tc_drain *drain, uint64_t bytes) {

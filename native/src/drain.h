@@ -17,6 +17,8 @@
 /* Bytes, counted as the kernel does, with all that it keeps about a packet. The least is room for
  * one packet behind another, however slow the link. */
 enum { TC_DRAIN_WIDE = 256 << 10, TC_DRAIN_LEAST = 4 << 10, TC_DRAIN_MOST = 8 << 20 };
+/* Until the rate is known. */
+enum { TC_DRAIN_FIRST = 64 << 10 };
 
 typedef struct {
     uint64_t limit;   /* bytes that may wait */
@@ -31,6 +33,11 @@ void tc_drain_init(tc_drain *drain);
 void tc_drain_look(tc_drain *drain, uint64_t waiting, bool wanted, uint64_t now);
 /* So much waits after it was. */
 void tc_drain_gave(tc_drain *drain, uint64_t waiting);
+/* So much waits; since the last look more was given than was seen, so that this measures nothing.
+ */
+void tc_drain_glance(tc_drain *drain, uint64_t waiting);
+/* Whether what comes next had better wait elsewhere: the path is known to be slow, or full. */
+bool tc_drain_is_narrow(const tc_drain *drain);
 /* Whether nothing has left for a while. */
 bool tc_drain_stalls(const tc_drain *drain, uint64_t now);
 /* Nanoseconds that so many bytes take; 0 while the rate is not known. */

@@ -252,8 +252,7 @@ static void account(tc_sender *sender, const tc_message *run, bool data) {
     tc_peer_sent(run->peer, sent, bytes, data, sender->batch.now);
     uint8_t path = run->to.path;
     if (sender->uplinks && !sender->draining)
-        tc_uplink_sent(&sender->uplinks[path], &sender->outers[path], (uint32_t)bytes,
-                       sender->batch.now);
+        tc_uplink_sent(&sender->uplinks[path], &sender->outers[path], (uint32_t)bytes);
 }
 
 void tc_sender_flush(tc_sender *sender) {

@@ -43,8 +43,7 @@ bool tc_uplink_has(const tc_uplink *uplink) {
 }
 
 bool tc_uplink_holds(const tc_uplink *uplink) {
-    const tc_drain *drain = &uplink->drain;
-    return drain->limit < TC_DRAIN_WIDE || drain->left > drain->limit || tc_uplink_has(uplink);
+    return tc_drain_is_narrow(&uplink->drain) || tc_uplink_has(uplink);
 }
 
 void tc_uplink_put(tc_uplink *uplink, const uint8_t *packet, uint32_t length, uint64_t now,
@@ -63,12 +62,12 @@ void tc_uplink_put(tc_uplink *uplink, const uint8_t *packet, uint32_t length, ui
     tc_count(counters, TC_COUNT_TX_QUEUE_OVERFLOW, (uint64_t)displaced);
 }
 
-void tc_uplink_sent(tc_uplink *uplink, const tc_outer *outer, uint32_t bytes, uint64_t now) {
+void tc_uplink_sent(tc_uplink *uplink, const tc_outer *outer, uint32_t bytes) {
     uplink->unseen += bytes;
     if (uplink->unseen < LOOK)
         return;
     uplink->unseen = 0;
-    tc_drain_look(&uplink->drain, waiting(outer), false, now);
+    tc_drain_glance(&uplink->drain, waiting(outer));
 }
 
 uint64_t tc_uplink_room(tc_uplink *uplink, const tc_outer *outer, uint64_t now) {

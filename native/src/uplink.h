@@ -32,7 +32,7 @@ bool tc_uplink_has(const tc_uplink *uplink);
 void tc_uplink_put(tc_uplink *uplink, const uint8_t *packet, uint32_t length, uint64_t now,
                    tc_counters *counters);
 /* So many bytes have left without the queue. */
-void tc_uplink_sent(tc_uplink *uplink, const tc_outer *outer, uint32_t bytes, uint64_t now);
+void tc_uplink_sent(tc_uplink *uplink, const tc_outer *outer, uint32_t bytes);
 /* Bytes that may leave now; looks at the sockets. */
 uint64_t tc_uplink_room(tc_uplink *uplink, const tc_outer *outer, uint64_t now);
 /* Takes the next packet while there is room, and lessens that; NULL when there is none. The caller
