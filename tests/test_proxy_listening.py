@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
+import select
 import socket
 from typing import Any
 
@@ -103,5 +105,61 @@ def test_without_files_they_wait_for_one(run: Runner, monkeypatch: pytest.Monkey
             client.send(b"there at last")
             await until(lambda: at.clients[0].heard == b"there at last")
             client.close()
+
+    run(work())
+
+
+class Crowded:
+    """An epoll that takes no more while it is full: the kernel's own limit is for all of a user."""
+
+    full = False
+    refused = 0
+
+    def __init__(self, flags: int) -> None:
+        self._epoll = select.epoll(flags)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+    def register(self, fd: int, events: int) -> None:
+        if Crowded.full:
+            Crowded.refused += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._epoll.register(fd, events)
+
+
+def test_a_client_that_cannot_be_watched_is_refused(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnel.proxy.listening.RETRY", 0.01)
+    monkeypatch.setattr("tunnel.proxy.listening.epoll", Crowded)
+    monkeypatch.setattr(Crowded, "full", False)
+    monkeypatch.setattr(Crowded, "refused", 0)
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        failures: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: failures.append(context))
+        async with door() as at:
+            there = await at.connect()
+            Crowded.full = True
+            refused = socket.create_connection(at.listening.sockets[0].getsockname())
+            refused.setblocking(False)
+            with pytest.raises(ConnectionResetError):
+                await loop.sock_recv(refused, 1)
+            (failure,) = failures
+            assert failure["message"] == "a client was refused"
+            assert failure["exception"].errno == errno.ENOSPC
+            waits = socket.create_connection(at.listening.sockets[0].getsockname())
+            there.send(b"still here")
+            await until(lambda: at.clients[0].heard == b"still here")
+            await until(lambda: Crowded.refused > 2)  # the listener's own place is taken, too
+            Crowded.full = False
+            await until(lambda: len(at.clients) == 2)
+            waits.send(b"there at last")
+            await until(lambda: at.clients[1].heard == b"there at last")
+            assert len(failures) == 1
+            for client in (there, refused, waits):
+                client.close()
 
     run(work())

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, epoll
 from socket import (
     IPPROTO_TCP,
+    SO_LINGER,
     SO_OOBINLINE,
     SOCK_STREAM,
     SOL_SOCKET,
@@ -22,12 +23,13 @@ from socket import (
 from typing import Any, Final
 
 from tunnel.proxy.kernelstream import KernelStream
+from tunnel.proxy.relay import AT_ONCE
 
 _EVENTS: Final = 64  # of one call
 _FEW: Final = 2
 _ACCEPTS: Final = 64  # in a row; then those who are there have their turn
 _CLIENT: Final[int] = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET
-RETRY = 1.0  # seconds, where there is no file or memory for another client
+RETRY = 1.0  # seconds, where there is no file, watch or memory for another client
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -103,14 +105,20 @@ class Listening:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    self._rest(listener, error)
+                    self._rest(listener, error, "a client has to wait")
                     return
                 continue  # it has gone again
             socket = SocketType(listener.family, SOCK_STREAM, 0, fd)
+            try:
+                self._epoll.register(fd, _CLIENT)
+            except OSError as error:  # no memory, or too many watches (fs.epoll.max_user_watches)
+                socket.setsockopt(SOL_SOCKET, SO_LINGER, AT_ONCE)
+                socket.close()
+                self._rest(listener, error, "a client was refused")
+                return
             protocol = self._make()
             stream = KernelStream(self, socket, peer, protocol)
             self._clients[fd] = stream
-            self._epoll.register(fd, _CLIENT)
             try:
                 protocol.connection_made(stream)
                 if self._deferred:
@@ -118,15 +126,18 @@ class Listening:
             except Exception as error:
                 self.failed(stream, error)
 
-    def _rest(self, listener: Any, error: OSError) -> None:
+    def _rest(self, listener: Any, error: OSError, message: str) -> None:
         """Accept nobody for a while."""
-        self.loop.call_exception_handler({"message": "a client has to wait", "exception": error})
+        self.loop.call_exception_handler({"message": message, "exception": error})
         self._epoll.unregister(listener.fileno())
         self.loop.call_later(RETRY, self._go_on, listener)
 
     def _go_on(self, listener: Any) -> None:
         if listener.fileno() in self._listeners:
-            self._epoll.register(listener.fileno(), EPOLLIN)
+            try:
+                self._epoll.register(listener.fileno(), EPOLLIN)
+            except OSError:  # somebody else has taken its place meanwhile
+                self.loop.call_later(RETRY, self._go_on, listener)
 
     def failed(self, stream: KernelStream, error: Exception) -> None:
         """A protocol raised: its connection ends, and nobody else's."""

@@ -17,8 +17,8 @@ import struct
 import threading
 from typing import Any, Final
 
-_AT_ONCE: Final = struct.pack("ii", 1, 0)
-
+AT_ONCE: Final = struct.pack("ii", 1, 0)
+"""For SO_LINGER: a close sends a reset."""
 
 CHUNK: Final = 64 * 1024
 """Bytes that are read of a socket at once; few enough to be handled while in the cache."""
@@ -129,5 +129,5 @@ def reset(transport: Any) -> None:
     """
     kernel = transport.get_extra_info("socket")
     if kernel is not None and not transport.is_closing():
-        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
     transport.abort()
