@@ -13,6 +13,7 @@ import pytest
 from providers.wireguard.messages import SECOND
 from providers.wireguard.moves import LEAN_TIME, PROOF_TIME
 from providers.wireguard.peer import Phase
+from providers.wireguard.status import peer_report
 from tests.wireguard_world import PORT, Node, World
 from tunnel import Endpoint
 from tunnel.testing import Datagram
@@ -110,6 +111,17 @@ def test_a_proven_path_is_moved_to_without_a_loss(delay: tuple[int, int]) -> Non
     assert script.b.info(script.a).endpoint.address == ip_address("10.0.1.1")
     assert script.lost() == (0, 0)
     assert script.a.peer(script.b).phase is Phase.UP
+
+
+def test_what_a_proof_sends_counts_for_its_peer() -> None:
+    script = Script()
+    script.prove()
+    assert script.a.left_on(1, kind=1) == 1
+    left = sum(len(d.data) for d in script.world.network.sent if d.source in script.a.places)
+    (peer,) = script.a.device.snapshot().peers
+    assert peer.tx_bytes == left
+    report = peer_report(script.a.device, script.a.peer(script.b), script.now)
+    assert report["tx_bytes"] == left
 
 
 def test_without_an_answer_the_traffic_stays() -> None:

@@ -277,8 +277,8 @@ class Device:
         signed = peer.jar.sign(packed, now)
         if to is None or to.path == self.moves.path:
             peer.sendable = self.engine.send_to_peer(peer.id, signed, HANDSHAKE_DS)
-        else:
-            self.engine.send(to, signed, HANDSHAKE_DS)
+        elif self.engine.send(to, signed, HANDSHAKE_DS):
+            peer.sent_aside += len(signed)
 
     def _install(self, peer: Peer, keys: SessionKeys, now: int) -> bool:
         local, remote = keys.local_index, keys.remote_index

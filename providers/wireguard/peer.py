@@ -48,6 +48,7 @@ class Peer:
         "removed",
         "rtt",
         "sendable",
+        "sent_aside",
         "silent_since",
         "timers",
     )
@@ -68,6 +69,7 @@ class Peer:
         self.silent_since: int | None = None  # first initiation that nothing answered
         self.awaited = False  # its newest handshake message came after a silence
         self.sendable = True  # whether the newest message could be sent
+        self.sent_aside = 0  # bytes over a path not in use, which the engine does not count
         self.note = ""  # why there is no endpoint, from whoever looks names up
 
     @property

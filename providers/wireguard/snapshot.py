@@ -67,5 +67,5 @@ def peer_snapshot(peer: Peer, info: PeerInfo) -> PeerSnapshot:
         allowed_ips=tuple(peer.allowed_ips),
         last_handshake=peer.handshake_wall,
         rx_bytes=info.rx_bytes,
-        tx_bytes=info.tx_bytes,
+        tx_bytes=info.tx_bytes + peer.sent_aside,
     )

@@ -90,6 +90,6 @@ def peer_report(device: Device, peer: Peer, now: int) -> dict[str, Any]:
         ),
         "rtt": None if peer.rtt is None else round(peer.rtt / SECOND, 6),
         "rx_bytes": info.rx_bytes,
-        "tx_bytes": info.tx_bytes,
+        "tx_bytes": info.tx_bytes + peer.sent_aside,
         "reason": peer.reason(now, has_identity=device.identity is not None),
     }
