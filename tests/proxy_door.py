@@ -59,6 +59,44 @@ class Client:
         self.lost.append(error)
 
 
+class Noted:
+    """A transport that notes what it is told; `unit` is the one of the userspace stack's."""
+
+    def __init__(self, unit: int | None = None) -> None:
+        self.told: list[Any] = []
+        self._extra = {"unit": unit}
+        self._closing = False
+
+    def begin(self, protocol: Any) -> None:
+        protocol.connection_made(self)
+
+    def get_extra_info(self, name: str) -> Any:
+        return self._extra.get(name)
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.told.append(data)
+
+    def write_eof(self) -> None:
+        self.told.append("write_eof")
+
+    def pause_reading(self) -> None:
+        self.told.append("pause_reading")
+
+    def resume_reading(self) -> None:
+        self.told.append("resume_reading")
+
+    def close(self) -> None:
+        self._closing = True
+        self.told.append("close")
+
+    def abort(self) -> None:
+        self._closing = True
+        self.told.append("abort")
+
+
 class Door:
     """A listening port, and who came through it."""
 
