@@ -172,14 +172,15 @@ static bool note_place(tc_worker *worker, uint32_t slot) {
     if (!worker->waker.notes)
         return false;
     tc_waker_kind kind = slot >= TC_SLOT_OUTER ? TC_FROM_OUTER : TC_FROM_LINK;
-    tc_place_state before = worker->place.state;
-    bool changes = tc_place_note(
-        &worker->place, &(tc_place_round){.waited = worker->waited,
-                                          .packets = worker->gather.packets,
-                                          .bytes = worker->gather.bytes,
-                                          .kind = kind,
-                                          .processor = tc_waker_last(&worker->waker, kind)});
-    bool busy = worker->place.state == TC_PLACE_BUSY, was_busy = before == TC_PLACE_BUSY;
+    bool was_busy = worker->place.state == TC_PLACE_FREE;
+    bool changes = tc_place_note(&worker->place,
+                                 &(tc_place_round){.waited = worker->waited,
+                                                   .packets = worker->gather.packets,
+                                                   .bytes = worker->gather.bytes,
+                                                   .kind = kind,
+                                                   .processor = tc_waker_last(&worker->waker, kind),
+                                                   .here = sched_getcpu()});
+    bool busy = worker->place.state == TC_PLACE_FREE;
     if (busy != was_busy || (!busy && worker->watched != worker->attached))
         watch_outers(worker, !busy);
     return changes;
@@ -236,7 +237,7 @@ static void *run(void *argument) {
     (void)prctl(PR_SET_TIMERSLACK, 1UL); /* or a pause to gather would be twice as long */
     bool real_time = engine->options.flags & TC_REAL_TIME;
     tc_urgency_begin(&worker->urgency, real_time, tc_engine_now(engine));
-    worker->place = (tc_place){.processor = -1};
+    worker->place = (tc_place){0};
     if (worker->urgency.permitted && engine->options.workers == 1)
         look_for_wakers(worker);
     while (atomic_load(&engine->running)) {
