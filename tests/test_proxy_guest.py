@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 from tests.loops import Runner, until
 from tests.proxy_door import Noted
 from tests.proxy_world import HOST, LOG, Network, port_of
-from tunnel.proxy.dialer import Opened, Opening, Patience
+from tunnel.proxy.dialer import Opened, Opening, Patience, Server
 from tunnel.proxy.http import HttpProxy
 from tunnel.proxy.relay import reset
 
@@ -18,6 +20,16 @@ class Held(Network):
     def __init__(self) -> None:
         self.opened: Opened | None = None
         self.given_up = 0
+        self.factory: Callable[[], Any]
+
+    async def create_server(
+        self, protocol_factory: Callable[[], Any], host: str | None, port: int
+    ) -> Server:
+        self.factory = protocol_factory
+        return self
+
+    def close(self) -> None:
+        """Listen no more."""
 
     def begin_connection(
         self, opened: Opened, host: str, port: int, patience: Patience
@@ -63,6 +75,32 @@ def test_a_dial_is_given_up_with_its_client(run: Runner) -> None:
         assert network.given_up == 1
         network.opened(far, None)
         assert not far.told
+        await made.clients.aclose()
+
+    run(work())
+
+
+def test_what_a_client_sends_before_its_destination_is_there_is_kept_within_bounds(
+    run: Runner,
+) -> None:
+    async def work() -> None:
+        network, here, far = Held(), Noted(), Noted()
+        made = HttpProxy(network, LOG)
+        await made.clients.listen(network, None, 0)
+        client = network.factory()
+        client.connection_made(here)
+        client.data_received(b"CONNECT 10.0.0.9:80 HTTP/1.1\r\n\r\nearly")
+        most = bytes(64 * 1024 - len("early"))
+        client.data_received(most[1:])
+        assert not here.told
+        client.data_received(b"!")
+        assert here.told == ["pause_reading"]
+        assert network.opened is not None
+        network.opened(far, None)
+        granted = b"HTTP/1.1 200 Connection established\r\n\r\n"
+        assert here.told == ["pause_reading", granted, "resume_reading"]
+        assert far.told == [b"early" + most[1:] + b"!"]
+        client.connection_lost(None)
         await made.clients.aclose()
 
     run(work())
