@@ -18,7 +18,7 @@
  * one packet behind another, however slow the link. */
 enum { TC_DRAIN_WIDE = 256 << 10, TC_DRAIN_LEAST = 4 << 10, TC_DRAIN_MOST = 8 << 20 };
 /* Until the rate is known. */
-enum { TC_DRAIN_FIRST = 64 << 10 };
+enum { TC_DRAIN_FIRST = 16 << 10 };
 
 typedef struct {
     uint64_t limit;   /* bytes that may wait */

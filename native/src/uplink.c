@@ -6,7 +6,7 @@
 #include <sys/random.h>
 
 /* A wide path is looked at once in so many bytes. */
-enum { LOOK = 64 << 10 };
+enum { LOOK = 16 << 10 };
 /* What the kernel counts for a packet beside its bytes, at least. */
 enum { ABOUT_A_PACKET = 768 };
 /* Nanoseconds: how often what is too old is looked for while nothing leaves. */
