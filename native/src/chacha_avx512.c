@@ -142,31 +142,36 @@ INLINE __m512i words_of_four(const tc_chacha_run *runs) {
     return _mm512_inserti32x4(words, _mm_loadu_si128((const void *)runs[12].counters), 3);
 }
 
-/* The same where every run is a single block, as those of short packets are. */
-INLINE void set_up_singles(__m512i x[16], lane_table *table, const tc_chacha_run *runs) {
+/* The same where every run is a single block, as those of short packets are: no table is needed. */
+INLINE void set_up_singles(__m512i x[16], const tc_chacha_run *runs) {
     __m512i t[4];
     set_first_key(x, runs->key);
-    for (uint32_t i = 0; i < LANES; i++) {
-        if (i && runs[i].key != runs[i - 1].key)
+    for (uint32_t i = 1; i < LANES; i++)
+        if (runs[i].key != runs[i - 1].key)
             set_key_from(x, i, runs[i].key);
-        table->in[i] = (uintptr_t)runs[i].in;
-        table->out[i] = (uintptr_t)runs[i].out;
-        table->bytes[i] = runs[i].bytes;
-    }
     for (int i = 0; i < 4; i++)
         t[i] = words_of_four(runs + i);
     transpose_four(x + 12, t);
 }
 
-INLINE void xor_lane(const lane_table *table, int lane, __m512i stream) {
-    __mmask64 mask = _bzhi_u64(~UINT64_C(0), table->bytes[lane]);
-    __m512i text = _mm512_maskz_loadu_epi8(mask, (const void *)(uintptr_t)table->in[lane]);
-    _mm512_mask_storeu_epi8((void *)(uintptr_t)table->out[lane], mask,
-                            _mm512_xor_si512(text, stream));
+INLINE void xor_block(const void *in, void *out, uint64_t bytes, __m512i stream) {
+    __mmask64 mask = _bzhi_u64(~UINT64_C(0), bytes);
+    __m512i text = _mm512_maskz_loadu_epi8(mask, in);
+    _mm512_mask_storeu_epi8(out, mask, _mm512_xor_si512(text, stream));
+}
+
+/* What a lane is for says the table, or where there is none, its run. */
+INLINE void xor_lane(const lane_table *table, const tc_chacha_run *runs, int lane, __m512i stream) {
+    if (table)
+        xor_block((const void *)(uintptr_t)table->in[lane], (void *)(uintptr_t)table->out[lane],
+                  table->bytes[lane], stream);
+    else
+        xor_block(runs[lane].in, runs[lane].out, runs[lane].bytes, stream);
 }
 
 /* Brings the words of each block together: word i of block j to word j of block i. */
-INLINE void xor_transposed(const lane_table *table, const __m512i x[16]) {
+INLINE void xor_transposed(const lane_table *table, const tc_chacha_run *runs,
+                           const __m512i x[16]) {
     __m512i t[16];
     for (int i = 0; i < 16; i += 4)
         transpose_four(t + i, x + i);
@@ -175,10 +180,10 @@ INLINE void xor_transposed(const lane_table *table, const __m512i x[16]) {
         __m512i b = _mm512_shuffle_i32x4(t[i], t[4 + i], 0xdd);
         __m512i c = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0x88);
         __m512i d = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0xdd);
-        xor_lane(table, i, _mm512_shuffle_i32x4(a, c, 0x88));
-        xor_lane(table, 4 + i, _mm512_shuffle_i32x4(b, d, 0x88));
-        xor_lane(table, 8 + i, _mm512_shuffle_i32x4(a, c, 0xdd));
-        xor_lane(table, 12 + i, _mm512_shuffle_i32x4(b, d, 0xdd));
+        xor_lane(table, runs, i, _mm512_shuffle_i32x4(a, c, 0x88));
+        xor_lane(table, runs, 4 + i, _mm512_shuffle_i32x4(b, d, 0x88));
+        xor_lane(table, runs, 8 + i, _mm512_shuffle_i32x4(a, c, 0xdd));
+        xor_lane(table, runs, 12 + i, _mm512_shuffle_i32x4(b, d, 0xdd));
     }
 }
 
@@ -187,11 +192,14 @@ VECTOR void tc_chacha_avx512(const tc_chacha_run *runs, size_t count, tc_poly_pa
     alignas(64) lane_table table;
     __m512i x[16], start[16];
     if (count == LANES)
-        set_up_singles(start, &table, runs);
+        set_up_singles(start, runs);
     else
         set_up(start, &table, runs, count);
     twenty_rounds(x, start);
-    xor_transposed(&table, x);
+    if (count == LANES)
+        xor_transposed(NULL, runs, x);
+    else
+        xor_transposed(&table, runs, x);
 }
 
 VECTOR void tc_keys_avx512(const tc_aead_job *jobs, size_t count, uint8_t keys[][TC_KEY_BYTES],
