@@ -199,6 +199,7 @@ int tc_outer_connect(tc_engine *engine, const tc_endpoint *to, int fd) {
             outer->connected = fd;
             outer->to = *to;
             worker->attached++;
+            tc_uplink_renew(&worker->uplinks[to->path]);
         }
     }
     tc_unlock(engine);

@@ -37,7 +37,7 @@ bool tc_codel_drops(tc_codel *codel, uint64_t waited, uint32_t left, uint64_t ta
     if (codel->dropping) {
         if (now < codel->next)
             return false;
-        codel->count++;
+        codel->count += codel->count < UINT32_MAX;
         codel->next += spacing(codel->count);
         return true;
     }

@@ -14,21 +14,26 @@ void tc_drain_init(tc_drain *drain) {
 
 static void begin(tc_drain *drain, uint64_t now) {
     drain->since = now;
-    drain->drained = 0;
+    drain->drained = drain->burst = 0;
 }
 
 static void learn(tc_drain *drain, uint64_t took) {
     uint64_t found = drain->drained * SECOND / took;
     drain->rate = drain->rate ? (3 * drain->rate + found) / 4 : found;
     uint64_t limit = drain->rate * TC_DRAIN_TIME / SECOND;
+    /* A radio sends when it has its turn: what leaves in one has to be there. */
+    if (limit < drain->burst * 3 / 2)
+        limit = drain->burst * 3 / 2;
     drain->limit = limit < TC_DRAIN_LEAST  ? TC_DRAIN_LEAST
                    : limit > TC_DRAIN_MOST ? TC_DRAIN_MOST
                                            : limit;
 }
 
 void tc_drain_look(tc_drain *drain, uint64_t waiting, bool wanted, uint64_t now) {
-    if (drain->left > waiting)
-        drain->drained += drain->left - waiting;
+    uint64_t gone = drain->left > waiting ? drain->left - waiting : 0;
+    drain->drained += gone;
+    if (drain->burst < gone)
+        drain->burst = gone;
     drain->left = waiting;
     if (!waiting) {
         /* It ran dry, so it may be faster than what was given says. */

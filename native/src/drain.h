@@ -26,6 +26,7 @@ typedef struct {
     uint64_t left;    /* bytes that waited after the last look, with what was given then */
     uint64_t since;   /* when the measurement that goes on began; 0: none does */
     uint64_t drained; /* bytes, in it */
+    uint64_t burst;   /* and at most between two looks */
 } tc_drain;
 
 void tc_drain_init(tc_drain *drain);
