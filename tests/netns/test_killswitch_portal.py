@@ -113,7 +113,7 @@ def test_an_opening_is_for_one_control_group_and_a_time(
         assert browses(world, f"{group}/below")
         assert not browses(world)  # another group
         assert world.ping()
-        explained = tunnelctl(client, "explain", PORTAL)["packets"]
+        explained = tunnelctl(client, "explain", PORTAL, world.interface)["packets"]
         assert explained[0]["interface"] == world.interface
         tunneld.expect("the opening has ended")
         assert not browses(world, group)

@@ -165,11 +165,10 @@ def leaktest(ifname: str | None, as_json: bool) -> int:
 
 
 def _path_of(ifname: str | None) -> Any:
-    """Return a tunneld's path; None where none was named, and none or several run."""
-    if ifname is not None:
-        return client.ask(ifname, "path")
-    names = client.running()
-    return client.ask(names[0], "path") if len(names) == 1 else None
+    """Return a tunneld's path; None where none was named and none runs."""
+    if ifname is None and not client.running():
+        return None
+    return client.ask(client.choose(ifname), "path")
 
 
 def _refuse_later_commands() -> None:
