@@ -67,7 +67,7 @@ static void disconnect(tc_worker *worker, uint32_t path) {
                                &nobody))
             break;
     outer->connected = -1;
-    tc_uplink_renew(&worker->uplinks[path]);
+    tc_uplink_renew(&worker->uplinks[path], outer);
 }
 
 void tc_worker_drop_outer(tc_worker *worker, uint32_t path) {
@@ -75,7 +75,6 @@ void tc_worker_drop_outer(tc_worker *worker, uint32_t path) {
     unwatch(worker, worker->outers[path].fd4);
     unwatch(worker, worker->outers[path].fd6);
     worker->outers[path] = TC_OUTER_NONE;
-    tc_uplink_renew(&worker->uplinks[path]);
 }
 
 int tc_link_attach(tc_engine *engine, uint32_t index, int fd, uint32_t flags, uint32_t mtu) {
@@ -168,6 +167,7 @@ int tc_outer_attach(tc_engine *engine, uint32_t index, uint32_t path, int fd4, i
     } else {
         worker->outers[path] = (tc_outer){.fd4 = fd4, .fd6 = fd6, .connected = -1};
         worker->attached++;
+        tc_uplink_renew(&worker->uplinks[path], &worker->outers[path]);
     }
     tc_unlock(engine);
     return error;
@@ -199,7 +199,7 @@ int tc_outer_connect(tc_engine *engine, const tc_endpoint *to, int fd) {
             outer->connected = fd;
             outer->to = *to;
             worker->attached++;
-            tc_uplink_renew(&worker->uplinks[to->path]);
+            tc_uplink_renew(&worker->uplinks[to->path], outer);
         }
     }
     tc_unlock(engine);

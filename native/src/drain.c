@@ -9,7 +9,7 @@ static const uint64_t SECOND = 1000 * 1000 * 1000;
 enum { ENOUGH = 4 << 10 };
 
 void tc_drain_init(tc_drain *drain) {
-    *drain = (tc_drain){.limit = TC_DRAIN_FIRST};
+    *drain = (tc_drain){.limit = TC_DRAIN_FIRST, .most = TC_DRAIN_MOST};
 }
 
 static void begin(tc_drain *drain, uint64_t now) {
@@ -24,9 +24,9 @@ static void learn(tc_drain *drain, uint64_t took) {
     /* A radio sends when it has its turn: what leaves in one has to be there. */
     if (limit < drain->burst * 3 / 2)
         limit = drain->burst * 3 / 2;
-    drain->limit = limit < TC_DRAIN_LEAST  ? TC_DRAIN_LEAST
-                   : limit > TC_DRAIN_MOST ? TC_DRAIN_MOST
-                                           : limit;
+    drain->limit = limit < TC_DRAIN_LEAST ? TC_DRAIN_LEAST
+                   : limit > drain->most  ? drain->most
+                                          : limit;
 }
 
 void tc_drain_look(tc_drain *drain, uint64_t waiting, bool wanted, uint64_t now) {
@@ -68,6 +68,10 @@ void tc_drain_glance(tc_drain *drain, uint64_t waiting) {
 
 bool tc_drain_is_narrow(const tc_drain *drain) {
     return (drain->rate && drain->limit < TC_DRAIN_WIDE) || drain->left > drain->limit;
+}
+
+uint64_t tc_drain_piece(const tc_drain *drain) {
+    return drain->rate / 1000; /* a look's worth: a millisecond */
 }
 
 uint64_t tc_drain_takes(const tc_drain *drain, uint64_t bytes) {

@@ -21,6 +21,7 @@ enum { TC_DRAIN_WIDE = 256 << 10, TC_DRAIN_LEAST = 4 << 10, TC_DRAIN_MOST = 8 <<
 enum { TC_DRAIN_FIRST = 16 << 10 };
 
 typedef struct {
+    uint64_t most;    /* bytes that there is room for; TC_DRAIN_MOST unless set */
     uint64_t limit;   /* bytes that may wait */
     uint64_t rate;    /* bytes a second, 0 until it is known */
     uint64_t left;    /* bytes that waited after the last look, with what was given then */
@@ -41,6 +42,9 @@ void tc_drain_glance(tc_drain *drain, uint64_t waiting);
 bool tc_drain_is_narrow(const tc_drain *drain);
 /* Whether nothing has left for a while. */
 bool tc_drain_stalls(const tc_drain *drain, uint64_t now);
+/* Bytes to give in one message. The kernel may count one as waiting until the last of it has left:
+ * large ones would look like a line that sends in large turns. */
+uint64_t tc_drain_piece(const tc_drain *drain);
 /* Nanoseconds that so many bytes take; 0 while the rate is not known. */
 uint64_t tc_drain_takes(const tc_drain *drain, uint64_t bytes);
 

@@ -26,7 +26,7 @@ typedef struct {
 
 struct tc_fairqueue {
     uint64_t seed;
-    uint32_t bytes;
+    uint32_t bytes; /* of memory */
     list fresh, old;
     flow flows[TC_FAIRQUEUE_FLOWS];
 };
@@ -94,13 +94,17 @@ static void drop_first(list *from) {
     from->first = from->first->next;
 }
 
+static uint32_t memory_of(const tc_queued *queued) {
+    return (uint32_t)sizeof *queued + queued->length;
+}
+
 static tc_queued *pop(tc_fairqueue *queue, flow *from) {
     tc_queued *queued = from->oldest;
     if (!queued)
         return NULL;
     from->oldest = queued->next;
     from->bytes -= queued->length;
-    queue->bytes -= queued->length;
+    queue->bytes -= memory_of(queued);
     return queued;
 }
 
@@ -140,7 +144,7 @@ int tc_fairqueue_put(tc_fairqueue *queue, const uint8_t *packet, uint32_t length
         to->oldest = queued;
     to->newest = queued;
     to->bytes += length;
-    queue->bytes += length;
+    queue->bytes += memory_of(queued);
     if (!to->listed) {
         to->listed = true;
         to->deficit = QUANTUM;

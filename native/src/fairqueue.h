@@ -10,6 +10,7 @@
 #include "codel.h"
 #include "core.h"
 
+/* Bytes with what is kept about each packet. */
 enum { TC_FAIRQUEUE_FLOWS = 256, TC_FAIRQUEUE_BYTES = 4 << 20 };
 /* Nanoseconds after which a packet is of no use to anybody: who sent it has sent it again. */
 #define TC_FAIRQUEUE_LATEST UINT64_C(3000000000)

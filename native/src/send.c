@@ -282,6 +282,8 @@ static void drain(tc_sender *sender, tc_uplink *uplink, const tc_outer *outer) {
         if (!tc_unit_open(&unit, NULL, queued->packet, queued->length))
             (void)tc_sender_unit(sender, &unit);
         free(queued);
+        if (sender->used >= tc_drain_piece(&uplink->drain))
+            tc_sender_flush(sender);
     }
     tc_sender_flush(sender);
     tc_uplink_gave(uplink, outer);

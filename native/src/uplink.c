@@ -21,9 +21,22 @@ void tc_uplink_free(tc_uplink *uplink) {
     tc_fairqueue_free(uplink->queue);
 }
 
-void tc_uplink_renew(tc_uplink *uplink) {
-    tc_drain_init(&uplink->drain);
+/* What a socket has room for, 0 where that is not known. */
+static uint64_t buffer_of(int fd) {
+    int bytes = 0;
+    socklen_t size = sizeof bytes;
+    return fd >= 0 && !getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &size) ? (uint64_t)bytes : 0;
+}
+
+void tc_uplink_renew(tc_uplink *uplink, const tc_outer *outer) {
+    tc_drain *drain = &uplink->drain;
+    tc_drain_init(drain);
     uplink->wanted = false;
+    /* What is sent meanwhile has to fit too, or it is lost. */
+    int fd = outer->connected >= 0 ? outer->connected : outer->fd4 >= 0 ? outer->fd4 : outer->fd6;
+    uint64_t most = buffer_of(fd) / 4 * 3;
+    if (most >= TC_DRAIN_LEAST && most < drain->most)
+        drain->most = most;
 }
 
 static uint64_t waiting_in(int fd) {

@@ -24,7 +24,7 @@ typedef struct {
 void tc_uplink_init(tc_uplink *uplink);
 void tc_uplink_free(tc_uplink *uplink);
 /* Its sockets are others now: all that was measured is void. */
-void tc_uplink_renew(tc_uplink *uplink);
+void tc_uplink_renew(tc_uplink *uplink, const tc_outer *outer);
 /* Whether packets go to the queue. */
 bool tc_uplink_holds(const tc_uplink *uplink);
 bool tc_uplink_has(const tc_uplink *uplink);

@@ -77,8 +77,8 @@ static void answer_unreachable(tc_worker *worker, const tc_link *link, const tc_
 static int serve_link(tc_worker *worker, const tc_link *link) {
     tc_sender *sender = &worker->sender;
     int dead = 0;
-    uint32_t reads = 0;
-    while (reads < BATCH_PACKETS && sender->used < BATCH_BYTES && sender->count < BATCH_PACKETS) {
+    uint32_t reads = 0, bytes = 0; /* not all of them are in the sender's batch: some wait */
+    while (reads < BATCH_PACKETS && bytes < BATCH_BYTES && sender->count < BATCH_PACKETS) {
         tc_unit unit;
         int error = tc_link_read(link, worker->input, &unit);
         if (error == -EBADMSG) {
@@ -92,6 +92,7 @@ static int serve_link(tc_worker *worker, const tc_link *link) {
             reads++;
             worker->gather.packets++;
             worker->gather.bytes += unit.length;
+            bytes += unit.length;
             if (!tc_sender_unit(sender, &unit))
                 answer_unreachable(worker, link, &unit);
         }
