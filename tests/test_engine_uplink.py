@@ -40,9 +40,8 @@ OTHERS, OTHER = 4, 16384  # packets, and bytes of each
 ECT = 2
 PLAIN = NO_UDP_SEGMENT | NO_UDP_GRO  # a pair knows nothing of these
 KEEPALIVE = b""
-# What becomes of a packet. A reader of whole megabytes makes a line so fast that now and then its
-# socket is full before that much waits.
-WAYS = ("tx_packets", "tx_queue_late", "tx_queue_overflow", "tx_outer_busy")
+# What becomes of a packet.
+WAYS = ("tx_packets", "tx_queue_late", "tx_queue_overflow")
 
 
 def bulk(number: int, *, ecn: int = ECT, port: int = 7) -> bytes:

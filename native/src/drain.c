@@ -39,7 +39,7 @@ void tc_drain_look(tc_drain *drain, uint64_t waiting, bool wanted, uint64_t now)
         /* It ran dry, so it may be faster than what was given says. */
         drain->since = 0;
         if (wanted && drain->limit < TC_DRAIN_WIDE)
-            drain->limit *= 2;
+            drain->limit = drain->limit < drain->most / 2 ? drain->limit * 2 : drain->most;
         return;
     }
     if (!drain->since) {

@@ -32,9 +32,9 @@ void tc_uplink_renew(tc_uplink *uplink, const tc_outer *outer) {
     tc_drain *drain = &uplink->drain;
     tc_drain_init(drain);
     uplink->wanted = false;
-    /* What is sent meanwhile has to fit too, or it is lost. */
+    /* A batch that leaves before the next look has to fit too, or it is lost. */
     int fd = outer->connected >= 0 ? outer->connected : outer->fd4 >= 0 ? outer->fd4 : outer->fd6;
-    uint64_t most = buffer_of(fd) / 4 * 3;
+    uint64_t most = buffer_of(fd) / 8 * 5;
     if (most >= TC_DRAIN_LEAST && most < drain->most)
         drain->most = most;
 }
