@@ -43,7 +43,9 @@ bool tc_drain_is_narrow(const tc_drain *drain);
 /* Whether nothing has left for a while. */
 bool tc_drain_stalls(const tc_drain *drain, uint64_t now);
 /* Bytes to give in one message. The kernel may count one as waiting until the last of it has left:
- * large ones would look like a line that sends in large turns. */
+ * large ones would look like a line that sends in large turns. 0, a packet, until the rate is
+ * known.
+ */
 uint64_t tc_drain_piece(const tc_drain *drain);
 /* Nanoseconds that so many bytes take; 0 while the rate is not known. */
 uint64_t tc_drain_takes(const tc_drain *drain, uint64_t bytes);

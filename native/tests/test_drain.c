@@ -196,6 +196,21 @@ static void test_idle_line(void) {
     }
 }
 
+/* What was given unseen between two looks is no sign of a line that takes nothing: as much waits at
+ * the second one as at the first, and all else has left. */
+static void test_unseen(void) {
+    enum { WAITS = 2 * TC_DRAIN_FIRST };
+    tc_drain drain;
+    tc_drain_init(&drain);
+    uint64_t now = SECOND;
+    tc_drain_look(&drain, WAITS, false, now);
+    tc_drain_glance(&drain, WAITS / 4);
+    tc_drain_glance(&drain, WAITS);
+    tc_drain_look(&drain, WAITS, false, now + 300 * MS);
+    CHECK(-1, !drain.rate, "%llu bytes a second", (unsigned long long)drain.rate);
+    CHECK(-1, drain.limit == TC_DRAIN_FIRST, "%llu", (unsigned long long)drain.limit);
+}
+
 static void test_takes(void) {
     tc_drain drain = {.rate = 1250000};
     CHECK(-1, tc_drain_takes(&drain, 12500) == 10 * MS, "%llu",
@@ -209,6 +224,7 @@ int main(void) {
         test_change((long)i, &CHANGES[i]);
     test_dry();
     test_idle_line();
+    test_unseen();
     test_takes();
     return CHECK_DONE();
 }
