@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from bench import overrelay
 from bench.bounds import reached
 from bench.nearends import KERNEL, OURS, TABLE, THEIRS
 from bench.report import Result
+from tests.bench_programs import refusal, short_round
 
 
 def test_every_bound_is_about_a_figure_and_a_near_end() -> None:
@@ -34,22 +33,13 @@ def test_the_bound_of_the_line_is_in_its_unit(line: float, verdict: str) -> None
 
 @pytest.mark.parametrize("words", [["--near", "nosuch"], ["--paths", "nosuch"]])
 def test_wrong_options(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        overrelay.main(words)
-    assert ended.value.code == 2
-    assert "nosuch" in capsys.readouterr().err
+    assert "nosuch" in refusal(overrelay.main, words, capsys)
 
 
 @pytest.mark.root
 @pytest.mark.alone
 def test_one_short_round(tmp_path: Path) -> None:
-    if os.geteuid():
-        pytest.skip("needs root: network namespaces cannot be made")
-    report = tmp_path / "report.json"
-    words = f"--rounds 1 --seconds 1 --near {OURS},{KERNEL} --paths line --json {report}"
-    status = overrelay.main(words.split())
-    found = json.loads(report.read_text())
-    assert not found["failures"]
-    assert not status
-    assert 0 < found["medians"][OURS]["line"] < 100
-    assert found["medians"][OURS]["line_queue"] < 125
+    words = f"--rounds 1 --seconds 1 --near {OURS},{KERNEL} --paths line"
+    found = short_round(overrelay.main, words, tmp_path)
+    assert 0 < found[OURS]["line"] < 100
+    assert found[OURS]["line_queue"] < 125

@@ -41,14 +41,20 @@ class Held(Network):
         self.given_up += 1
 
 
+async def asking(network: Held) -> tuple[HttpProxy, asyncio.StreamWriter]:
+    """Return a proxy, and a client of it whose connection does not stand yet."""
+    made = HttpProxy(network, LOG)
+    await made.clients.listen(Network(), HOST, 0)
+    _, writer = await asyncio.open_connection(HOST, port_of(made.clients))
+    writer.write(b"GET http://10.0.0.9/ HTTP/1.1\r\n\r\n")
+    await until(lambda: network.opened is not None)
+    return made, writer
+
+
 def test_what_stands_when_its_client_is_gone_hears_nothing(run: Runner) -> None:
     async def work() -> None:
         loop, network, far = asyncio.get_running_loop(), Held(), Noted()
-        made = HttpProxy(network, LOG)
-        await made.clients.listen(Network(), HOST, 0)
-        _, writer = await asyncio.open_connection(HOST, port_of(made.clients))
-        writer.write(b"GET http://10.0.0.9/ HTTP/1.1\r\n\r\n")
-        await until(lambda: network.opened is not None)
+        made, writer = await asking(network)
         assert network.opened is not None
         end = loop.create_task(made.clients.aclose())
         # In the turn in which the client is dropped; it is told of it in the next one.
@@ -64,11 +70,7 @@ def test_what_stands_when_its_client_is_gone_hears_nothing(run: Runner) -> None:
 def test_a_dial_is_given_up_with_its_client(run: Runner) -> None:
     async def work() -> None:
         network, far = Held(), Noted()
-        made = HttpProxy(network, LOG)
-        await made.clients.listen(Network(), HOST, 0)
-        _, writer = await asyncio.open_connection(HOST, port_of(made.clients))
-        writer.write(b"GET http://10.0.0.9/ HTTP/1.1\r\n\r\n")
-        await until(lambda: network.opened is not None)
+        made, writer = await asking(network)
         assert network.opened is not None
         reset(writer.transport)
         await until(lambda: not made.clients.capacity.taken)

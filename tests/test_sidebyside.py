@@ -19,6 +19,7 @@ from bench.implementations import COMPARED
 from bench.measures import FIGURES, percentile
 from bench.plot import svg
 from bench.report import BEST, NO_TUNNEL, Result, align
+from tests.bench_programs import refusal
 
 
 @pytest.mark.parametrize(
@@ -141,10 +142,7 @@ def test_every_figure_has_one_row() -> None:
     ],
 )
 def test_wrong_options(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        sidebyside.main(words)
-    assert ended.value.code == 2
-    assert named in capsys.readouterr().err
+    assert named in refusal(sidebyside.main, words, capsys)
 
 
 def test_added_implementations() -> None:

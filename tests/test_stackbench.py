@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from bench.bounds import reached
 from bench.nearends import KERNEL, OURS, TABLE, THEIRS
 from bench.report import NO_TUNNEL, Result
 from bench.stackmeasures import FIGURES
+from tests.bench_programs import refusal, short_round
 
 
 def test_every_bound_is_about_a_figure_and_a_near_end() -> None:
@@ -45,22 +44,13 @@ def test_bounds(up: float, verdicts: list[str]) -> None:
     ],
 )
 def test_wrong_options(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        netstack.main(words)
-    assert ended.value.code == 2
-    assert named in capsys.readouterr().err
+    assert named in refusal(netstack.main, words, capsys)
 
 
 @pytest.mark.root
 @pytest.mark.alone
 def test_one_short_round(tmp_path: Path) -> None:
-    if os.geteuid():
-        pytest.skip("needs root: network namespaces cannot be made")
-    report = tmp_path / "report.json"
-    words = f"--rounds 1 --seconds 0.5 --connections 50 --open 100 --near {OURS} --json {report}"
-    status = netstack.main(words.split())
-    found = json.loads(report.read_text())
-    assert not found["failures"]
-    assert not status
-    assert found["medians"][OURS]["up"] > 0
-    assert found["medians"][NO_TUNNEL]["rate16"] > 0
+    words = f"--rounds 1 --seconds 0.5 --connections 50 --open 100 --near {OURS}"
+    found = short_round(netstack.main, words, tmp_path)
+    assert found[OURS]["up"] > 0
+    assert found[NO_TUNNEL]["rate16"] > 0

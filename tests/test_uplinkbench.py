@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from bench import uplink
 from bench.bounds import reached
 from bench.report import BEST, Result
+from tests.bench_programs import refusal, short_round
 
 PING = """PING 10.77.0.2 (10.77.0.2) 56(84) bytes of data.
 64 bytes from 10.77.0.2: icmp_seq=1 ttl=64 time=4.81 ms
@@ -81,24 +80,15 @@ def test_the_bound_of_a_share(share: float, verdict: str) -> None:
     ],
 )
 def test_wrong_options(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        uplink.main(words)
-    assert ended.value.code == 2
-    assert named in capsys.readouterr().err
+    assert named in refusal(uplink.main, words, capsys)
 
 
 @pytest.mark.root
 @pytest.mark.alone
 def test_one_short_round(tmp_path: Path) -> None:
-    if os.geteuid():
-        pytest.skip("needs root: network namespaces cannot be made")
-    report = tmp_path / "report.json"
     words = f"--rounds 1 --seconds 0.5 --lines 10 --implementations {uplink.WITHOUT}"
-    status = uplink.main([*words.split(), "--json", str(report)])
-    found = json.loads(report.read_text())
-    assert not found["failures"]
-    assert not status
-    ours = found["medians"][uplink.WITHOUT]
+    found = short_round(uplink.main, words, tmp_path)
+    ours = found[uplink.WITHOUT]
     assert 0 < ours["rate_10"] < 10
     assert ours["average_10"] > 0
     assert ours["queue_10"] > 0
